@@ -1,0 +1,90 @@
+# make demo    install, embed examples/sentences.txt, show which uses of "cell" are alike
+# make test    install the built wheel, then lint, type check and run the tests against it
+# make help    the other targets
+#
+# PYTHON names the interpreter (3.10 or newer), VENV the environment that is made from it, PYTEST_ARGS adds to pytest's
+# arguments, OUT is where train-bundled trains (started again, it continues).
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+OUT ?= runs/bundled-en
+
+BIN = $(VENV)/bin
+SOURCES := $(shell find src -type f ! -name '*.pyc')
+
+# A caller's PYTHONPATH could put another copy of the package before the installed one.
+unexport PYTHONPATH
+
+.PHONY: help demo test lint format wheel train-bundled clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo           install, embed the example sentences, compare the uses of 'cell'"
+	@echo "make test           install the built wheel with the test tools; lint, type check, run the tests"
+	@echo "make lint           ruff and mypy only"
+	@echo "make format         let ruff mend style and layout"
+	@echo "make wheel          build the wheel into dist/"
+	@echo "make train-bundled  train the bundled English model anew (needs the corpora; hours)"
+	@echo "make clean          remove the environment, builds and caches"
+
+# ---- the environment; each stamp is older than what it was made from when it must be made again
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "elmokit needs Python 3.10 or newer, but '$(PYTHON)' is not that: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one:  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)."; \
+	  exit 1; } >&2
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling
+	@touch $@
+
+dist/.made: $(VENV)/.made $(SOURCES) README.md LICENSE
+	rm -f dist/*.whl
+	$(BIN)/python -m hatchling build --target wheel --directory dist
+	@touch $@
+
+# The version stays the same while the code changes, so pip must first forget the earlier wheel.
+define install
+	$(BIN)/python -m pip uninstall --quiet --yes elmokit
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)$(1)"
+	@touch $@
+endef
+
+$(VENV)/.installed: dist/.made
+	$(call install,)
+
+$(VENV)/.test: dist/.made
+	$(call install,[test])
+
+# ---- the work
+
+demo: $(VENV)/.installed
+	@rm -rf build/demo && mkdir -p build/demo
+	$(BIN)/elmo embed --all examples/sentences.txt build/demo/sentences.hdf5
+	$(BIN)/python examples/cell.py examples/sentences.txt build/demo/sentences.hdf5
+
+# One torch thread in each test process: threads that share a core slow each other down.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: dist/.made
+	@ls -l dist/*.whl
+
+train-bundled: $(VENV)/.installed
+	PATH="$(abspath $(BIN)):$$PATH" bash benchmarks/runs/bundled-en.sh $(OUT)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests examples benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +

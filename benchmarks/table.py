@@ -1,0 +1,118 @@
+"""Write the tables of docs/benchmarks.md from the results in this folder, between the marker comments there."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+LABELS = {
+    "elmokit": "elmokit {version}",
+    "allennlp": "AllenNLP {version}",
+    "allennlp_sorted": "AllenNLP {version}, sentences sorted by length",
+}
+
+
+def embed_lines(results: dict[str, Any]) -> list[str]:
+    """The table of embed.json, shapes one below the other, and a line for each about how it was measured."""
+    lines = [
+        "| shape | engine | tokens/s | elmokit against it | tokens a CPU-s | needed GFLOP/s | of peak | peak MB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for shape, measured in sorted(results.items(), reverse=True):
+        lines += [embed_row(shape, name, measured) for name in LABELS]
+    return [*lines, "", *(note(shape, measured) for shape, measured in sorted(results.items(), reverse=True))]
+
+
+def embed_row(shape: str, name: str, measured: dict[str, Any]) -> str:
+    run, peak = measured["runs"][name], measured["matmul_gflops"]
+    rate = measured["work"]["gflop_for_the_text"] * run["tokens_per_s"] / measured["text"]["tokens"]
+    cells = [
+        shape,
+        LABELS[name].format(**run),
+        f"{run['tokens_per_s']:,.0f}",
+        "" if name == "elmokit" else ratio(measured["runs"]["elmokit"], run),
+        f"{run['tokens_per_cpu_s']:,.0f}",
+        f"{rate:.0f}",
+        f"{rate / peak:.0%}",
+        f"{run['peak_mb']:,}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def ratio(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """How many times faster elmokit was: the median of the rounds' ratios, and their range."""
+    pairs = zip(theirs["seconds_of_each_round"], ours["seconds_of_each_round"], strict=True)
+    ratios = [their / our for their, our in pairs]
+    return f"{statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f})"
+
+
+def note(shape: str, measured: dict[str, Any]) -> str:
+    """What one shape was measured on."""
+    text, machine, work = measured["text"], measured["machine"], measured["work"]
+    rounds = len(measured["runs"]["elmokit"]["seconds_of_each_round"])
+    torch = " and ".join(sorted({run["torch"] for run in measured["runs"].values()}))
+    return (
+        f"- {shape}: {text['sentences']:,} sentences, {text['tokens']:,} tokens, {text['distinct_words']:,} distinct "
+        f"words; {machine['cpu']}, threads: {machine['threads']}, torch {torch}, matmul peak "
+        f"{measured['matmul_gflops']:.0f} GFLOP/s; "
+        f"median of {rounds} rounds; AllenNLP in batches of {measured['allennlp_batch_size']}; needed "
+        f"{work['mflop_per_token']:g} MFLOP a token and {work['mflop_per_distinct_word']:g} a distinct word; "
+        f"largest difference of the vectors {measured['max_difference']:.0e}."
+    )
+
+
+def train_lines(result: dict[str, Any]) -> list[str]:
+    """The table of train_peer.json."""
+    lines = [
+        "| trainer | optimiser | updates | tokens an update | perplexity forward | backward | mean | tokens/s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for run in result["runs"]:
+        perplexity = (f"{run['heldout'][name]:.1f}" for name in ("forward", "backward", "mean"))
+        cells = [run["name"], run["optimiser"], f"{run['updates']:,}", str(run["tokens_per_update"]), *perplexity]
+        lines.append("| " + " | ".join([*cells, f"{run['tokens_per_s']:,.0f}"]) + " |")
+    return [*lines, "", train_note(result)]
+
+
+def train_note(result: dict[str, Any]) -> str:
+    """What the trainers had in common."""
+    train, heldout, options = result["text"]["train"], result["text"]["heldout"], result["options"]
+    own = result["runs"][0]["heldout_by_its_own_code"]
+    return (
+        f"{train['tokens']:,} tokens of training text, {heldout['tokens']:,} held out; preset `tiny`, "
+        f"{options['n_tokens_vocab']:,} words, {options['n_negative_samples_batch']:,} negative samples, dropout "
+        f"{options['dropout']}, {options['n_epochs']} epochs, seed {result['seed']}; {result['machine']['cpu']}, "
+        f"threads: {result['machine']['threads']}. Perplexity: exact full softmax after the last update, all by "
+        f"elmokit's code; bilm-tf's own code gives {own['mean']:.1f} for its model. The trainers ran one after the "
+        f"other, so the speeds compare only roughly."
+    )
+
+
+def replace(page: str, name: str, lines: list[str]) -> str:
+    """Put the lines between the comments `<!-- NAME -->` and `<!-- /NAME -->`, or at the end with new comments."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    block = "\n".join([start, *lines, end])
+    if start not in page or end not in page:
+        return f"{page.rstrip()}\n\n{block}\n"
+    before, rest = page.split(start, 1)
+    return before + block + rest.split(end, 1)[1]
+
+
+def main() -> None:
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
+    for name, make in (("embed", embed_lines), ("train_peer", train_lines)):
+        file = HERE / "results" / f"{name}.json"
+        if file.exists():
+            page = replace(page, name, make(json.loads(file.read_text(encoding="utf-8"))))
+        else:
+            print(f"{file.name} is not there: its table stays as it is", file=sys.stderr)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""The command `elmo`: one function a command, each loading what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from elmokit.errors import ElmoError
+
+if TYPE_CHECKING:
+    from elmokit.checkpoint import Checkpoint, Config
+    from elmokit.model import Elmo
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)  # fmt: skip
+
+Model = Annotated[Path | None, Option("--model", help="model folder or zip; without it the bundled English model")]
+Threads = Annotated[int | None, Option(min=1, help="processor threads")]
+
+
+@app.callback()
+def elmo(
+    debug: Annotated[bool, Option("--debug", help="show the whole trace of an error")] = False,  # noqa: ARG001 - in main
+    version: Annotated[bool, Option("--version", help="print the version and stop", is_eager=True)] = False,
+) -> None:
+    """ELMo: vectors of words in context.
+
+    Data goes to standard output, notices and progress to standard error. Exit codes: 0 done, 1 an error told in one
+    sentence, 2 wrong usage, 130 interrupted.
+    """
+    if version:
+        from elmokit import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def embed(
+    text: Annotated[str, Argument(metavar="TEXT", help="one tokenised sentence a line, '-' for standard input")],
+    out: Annotated[Path, Argument(metavar="OUT", help="file to write; its ending says how: .hdf5, .parquet or .npz")],
+    model: Model = None,
+    all_layers: Annotated[bool, Option("--all", help="every layer of each token (layers, tokens, width)")] = False,
+    top: Annotated[bool, Option("--top", help="the top layer (tokens, width)")] = False,
+    average: Annotated[bool, Option("--average", help="the mean of the layers (tokens, width); the default")] = False,
+    pool: Annotated[
+        Literal["none", "mean", "max"], Option(help="one vector a sentence instead of one a token")
+    ] = "none",
+    state: Annotated[
+        Literal["fresh", "warm", "carry"],
+        Option(help="sentences start: fresh (from zeros), warm (a stored state), carry (where the batch before ended)"),
+    ] = "fresh",
+    warm_up: Annotated[
+        str | None, Option(help="text to read first, for --state warm with a model that stores none")
+    ] = None,
+    batch_size: Annotated[int, Option(min=1, help="sentences computed together, at most")] = 64,
+    dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file")] = "float32",
+    tokenize: Annotated[bool, Option("--tokenize", help="the text is raw: split sentences and tokens")] = False,
+    use_sentence_keys: Annotated[bool, Option("--use-sentence-keys", help="HDF5: the sentence is the key")] = False,
+    forget_sentences: Annotated[bool, Option("--forget-sentences", help="HDF5: leave sentence_to_index out")] = False,
+    save_every: Annotated[int, Option(min=1, help="sentences between two safe points for --resume")] = 10_000,
+    resume: Annotated[bool, Option("--resume", help="continue an interrupted run")] = False,
+    force: Annotated[bool, Option("--force", help="replace OUT, and what an interrupted run left")] = False,
+    threads: Threads = None,
+) -> None:
+    """Write the vectors of a text to a file."""
+    if all_layers + top + average > 1:
+        raise typer.BadParameter("choose one", param_hint="--all, --top, --average")
+    if warm_up and state != "warm":
+        raise typer.BadParameter("only --state warm starts from it", param_hint="--warm-up")
+    from elmokit.job import embed_file
+
+    try:
+        done = embed_file(
+            text,
+            out,
+            elmo=_warmed(_load(model, threads), warm_up, tokenize=tokenize),
+            layers="all" if all_layers else "top" if top else "average",
+            pool=pool,
+            state=state,
+            batch_size=batch_size,
+            dtype=dtype,
+            tokenize=tokenize,
+            use_sentence_keys=use_sentence_keys,
+            forget_sentences=forget_sentences,
+            resume=resume,
+            force=force,
+            save_every=save_every,
+        )
+    except KeyboardInterrupt:
+        safe = f"what is done is safe in {out}.partial, run the same command with --resume to continue"
+        _notice(f"interrupted; {safe if Path(f'{out}.partial').exists() else 'nothing is saved'}")
+        raise typer.Exit(130) from None
+    _notice(f"{out}: {done.sentences:,} sentences, {done.tokens:,} tokens in {done.seconds:.1f} s")
+
+
+@app.command()
+def info(
+    model: Annotated[
+        Path | None, Argument(metavar="MODEL", help="model folder or zip; default: the bundled one")
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print what a model is: format, shape, size, and what can be done with it."""
+    source = _read(model)
+    facts = _facts(source)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        print(f"{name + ':':14}{', '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, Argument(metavar="SRC", help="model folder or zip of any known format")],
+    target: Annotated[Path, Argument(metavar="DST", help="folder to write")],
+    to: Annotated[
+        Literal["elmokit", "allennlp"],
+        Option(
+            help="elmokit: config.json + model.safetensors; "
+            "allennlp: options.json + weights.hdf5, for AllenNLP and bilm-tf"
+        ),
+    ] = "elmokit",
+    dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file (elmokit only)")] = "float32",
+) -> None:
+    """Translate a model into another format, saying first what the target cannot hold."""
+    from elmokit.checkpoint import write_native
+    from elmokit.errors import OutputError
+    from elmokit.formats import allennlp
+
+    if to == "allennlp" and dtype != "float32":
+        raise typer.BadParameter("AllenNLP and bilm-tf read float32 only", param_hint="--dtype")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists and is not an empty folder; choose another place")
+    read = _read(source)
+    if to == "elmokit":
+        write_native(read, target, dtype=dtype)
+        return
+    if lost := allennlp.lost_in(read):
+        _notice(f"not part of the target format, left out: {', '.join(lost)}")
+    allennlp.write(read, target)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    out: Annotated[Path, Option("--out", help="folder of the new model; the run's own files are in OUT/training")],
+    texts: Annotated[
+        list[str] | None, Argument(metavar="TEXT...", help="tokenised text, one sentence a line; .gz and .xz too")
+    ] = None,
+    preset: Annotated[Literal["tiny", "small", "medium", "original"], Option(help="shape of the network")] = "small",
+    options: Annotated[Path | None, Option(help="an options.json that gives the shape, instead of --preset")] = None,
+    heldout: Annotated[str | None, Option(help="held-out text; default: one sentence in a hundred of TEXT")] = None,
+    vocabulary: Annotated[
+        str | None, Option(help="file of the words to predict: <S> </S> <UNK>, then most frequent first")
+    ] = None,
+    min_count: Annotated[int, Option(min=1, help="words seen less often count as <UNK> where they are predicted")] = 3,
+    max_vocab: Annotated[int, Option(min=4, help="at most so many words are predicted")] = 100_000,
+    tokenize: Annotated[bool, Option("--tokenize", help="the texts are raw: split sentences and tokens")] = False,
+    epochs: Annotated[float, Option(min=0.0, help="passes over the text; fractions are allowed")] = 10.0,
+    optimizer: Annotated[
+        Literal["adamw", "adagrad"], Option(help="adagrad: as the published models were trained")
+    ] = "adamw",
+    learning_rate: Annotated[float | None, Option(help="default: 0.002 for adamw, 0.2 for adagrad")] = None,
+    batch_size: Annotated[int, Option(min=1, help="rows of text read side by side")] = 64,
+    unroll: Annotated[int, Option(min=1, help="places of a row in one update")] = 20,
+    samples: Annotated[int, Option(min=0, help="negatives of the sampled softmax; 0: full softmax")] = 8192,
+    dropout: Annotated[float, Option(min=0.0, max=0.9, help="on every layer's input and on the output")] = 0.1,
+    seed: Annotated[int, Option(min=0, help="of weights, order of sentences, dropout and negatives")] = 1,
+    evaluate_every: Annotated[int, Option(min=1, help="updates between two held-out evaluations")] = 1000,
+    evaluate_places: Annotated[
+        int, Option(min=0, help="held-out places of an evaluation within the run; 0: all, as always at the end")
+    ] = 0,
+    save_every: Annotated[int, Option(min=1, help="updates between two saved states")] = 500,
+    threads: Threads = None,
+    resume: Annotated[bool, Option("--resume", help="continue the run in OUT; it knows its settings")] = False,
+) -> None:
+    """Train an ELMo from text, or continue an interrupted run."""
+    from elmokit.train import run
+    from elmokit.train.recipe import DEFAULT_RATES, PRESETS, Recipe
+
+    _set_threads(threads)
+    if resume:
+        _refuse_settings(context)
+        summary = run.resume(out)
+    elif not texts:
+        raise typer.BadParameter("name at least one text file", param_hint="TEXT...")
+    else:
+        recipe = Recipe(
+            optimizer=optimizer,
+            learning_rate=learning_rate or DEFAULT_RATES[optimizer],
+            batch_size=batch_size,
+            unroll=unroll,
+            samples=samples,
+            dropout=dropout,
+            epochs=epochs,
+            seed=seed,
+        )
+        settings = run.Settings(
+            texts=texts,
+            config=_options_file(options) if options else PRESETS[preset],
+            recipe=recipe,
+            heldout=heldout,
+            vocabulary=vocabulary,
+            min_count=min_count,
+            max_vocab=max_vocab,
+            tokenize=tokenize,
+            evaluate_every=evaluate_every,
+            evaluate_places=evaluate_places,
+            save_every=save_every,
+        )
+        summary = run.train(settings, out)
+    if not summary.finished:
+        _notice(f"stopped after {summary.steps:,} updates; continue with  elmo train --out {out} --resume")
+        raise typer.Exit(130)
+    print(f"{out}: held-out perplexity {summary.perplexity:.2f} after {summary.steps:,} updates")
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _refuse_settings(context: typer.Context) -> None:
+    """A continued run takes its settings from its folder: say so rather than ignore what was typed."""
+    given = [
+        name
+        for name in context.params
+        if name not in ("out", "resume", "threads") and str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    ]
+    if given:
+        names = ", ".join("TEXT..." if name == "texts" else f"--{name.replace('_', '-')}" for name in given)
+        raise typer.BadParameter("the run takes its settings from OUT; leave this out", param_hint=names)
+
+
+def _options_file(path: Path) -> Config:
+    from elmokit.checkpoint import read_bytes
+    from elmokit.formats.allennlp import parse_options
+
+    return parse_options(read_bytes(path), where=str(path))
+
+
+def _read(path: Path | None) -> Checkpoint:
+    from elmokit import formats
+
+    return formats.read(path or formats.BUNDLED)
+
+
+def _load(path: Path | None, threads: int | None) -> Elmo:
+    _set_threads(threads)
+    from elmokit.model import load
+
+    return load(path)
+
+
+def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool) -> Elmo:
+    from elmokit.text import read_sentences
+
+    return model.warm(read_sentences(warm_up, tokenize=tokenize)) if warm_up else model
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _facts(source: Checkpoint) -> dict[str, Any]:
+    lstm, cnn = source.config.lstm, source.config.char_cnn
+    clips = f"cell clip {lstm.cell_clip or 'none'}, projection clip {lstm.proj_clip or 'none'}"
+    can = ["embed", "convert"]
+    if "warm.h" in source.arrays:
+        can.append("embed --state warm")
+    head = source.arrays.get("softmax.bias")
+    return {
+        "format": source.source,
+        "words": f"UTF-8 bytes, {cnn.max_characters_per_token} symbols a word" if cnn else "a vocabulary",
+        "encoder": f"{cnn.n_filters} filters ({cnn.activation}), {cnn.n_highway} highway layers" if cnn else "a table",
+        "lstm": f"{lstm.n_layers} layers of {lstm.dim} cells, projection {lstm.projection_dim}, {clips}, "
+        f"{'with' if lstm.use_skip_connections else 'no'} skip connections",
+        "vectors": f"{lstm.n_layers + 1} layers of width {source.config.dim}",
+        "parameters": f"{source.n_parameters:,} ({source.n_parameters * 4 / 1e6:.1f} MB as float32)",
+        "head": f"softmax over {len(head):,} words" if head is not None else "none",
+        "can": can,
+    }
+
+
+def _notice(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; what goes wrong here or in the file system is one line on stderr and exit code 1."""
+    try:
+        app()
+    except (ElmoError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        _notice("elmo: " + str(error).replace("\n", " "))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

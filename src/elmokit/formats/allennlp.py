@@ -1,0 +1,158 @@
+"""The format of AllenNLP and bilm-tf: options.json beside an HDF5 file of weights (formats.md 3.1, 3.2, 3.7)."""
+
+from __future__ import annotations
+
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from elmokit.checkpoint import (
+    Checkpoint,
+    Config,
+    Shape,
+    check_vocabulary,
+    network_shapes,
+    parse_config,
+    read_bytes,
+    read_json,
+    read_vocabulary,
+    replace_file,
+    write_vocabulary,
+    written_folder,
+)
+from elmokit.errors import FormatError
+from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
+from elmokit.formats.rules import Rule, check, reshaped, stacked, to_ours, to_theirs
+
+OPTIONS, WEIGHTS, VOCABULARY = "options.json", "weights.hdf5", "vocab.txt"
+
+# Written by bilm-tf's training beside the network's own options; they do not change what the network computes.
+TRAINING_OPTIONS = frozenset(
+    "bidirectional dropout all_clip_norm_val n_epochs n_train_tokens batch_size n_tokens_vocab unroll_steps "
+    "n_negative_samples_batch learning_rate share_embedding_softmax sample_softmax".split()
+)
+
+
+def read(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
+    """Read options.json and the HDF5 weights of the same model.
+
+    `vocabulary` (one word a line) is needed only by models without characters.
+    """
+    config = parse_options(read_bytes(options), where=str(options))
+    words = read_vocabulary(vocabulary) if vocabulary and not config.char_cnn else None
+    return read_weights(weights, config, words=words, where=str(weights))
+
+
+def read_weights(
+    weights: str | Path | BinaryIO, config: Config, *, words: tuple[str, ...] | None, where: str
+) -> Checkpoint:
+    """Read the HDF5 file, named or open, of a model of this configuration; `where` names it in errors."""
+    with open_hdf5(weights, where=where) as file:
+        shapes = dataset_shapes(file, where=where)
+        table = rules(config, one_layer_names=_has_one_layer_names(shapes))
+        check(table, shapes, where=where)
+        arrays = to_ours(table, lambda name: read_float32(file, name))
+    check_vocabulary(words, arrays, where=f"the vocabulary of {where}")
+    return Checkpoint(config, arrays, words, source="AllenNLP / bilm-tf")
+
+
+def read_token_cache(
+    options: str | Path, weights: str | Path, *, token_embeddings: str | Path, vocabulary: str | Path
+) -> Checkpoint:
+    """Read a model whose words come from cached vectors (bilm-tf `dump_token_embeddings`), row = vocabulary line."""
+    full = read(options, weights)
+    with open_hdf5(token_embeddings, where=str(token_embeddings)) as file:
+        shapes = dataset_shapes(file, where=str(token_embeddings))
+        check([_word_table(full.config)], shapes, where=str(token_embeddings))
+        table = read_float32(file, "embedding")
+    words = read_vocabulary(vocabulary)
+    arrays = {"embedding": table} | {name: a for name, a in full.arrays.items() if name.startswith("lstm.")}
+    check_vocabulary(words, arrays, where=str(vocabulary))
+    return Checkpoint(Config(lstm=full.config.lstm), arrays, words, source=full.source)
+
+
+def parse_options(content: bytes, *, where: str) -> Config:
+    """Make a `Config` of what options.json holds, leaving out by name what only training reads."""
+    options = read_json(content, where=where)
+    if isinstance(options, dict):
+        if (both := options.get("bidirectional", True)) is not True:
+            raise FormatError(f"{where}: option 'bidirectional' is {repr(both)[:80]}, expected true")
+        options = {name: value for name, value in options.items() if name not in TRAINING_OPTIONS}
+    return parse_config(options, where=where)
+
+
+def write(checkpoint: Checkpoint, folder: str | Path) -> None:
+    """Write options.json and weights.hdf5, which AllenNLP and bilm-tf read; a softmax head has no place there."""
+    # A clip that is absent is written as null: AllenNLP asks for the key.
+    options = {name: part for name, part in checkpoint.config.model_dump().items() if part is not None}
+    weights = BytesIO()
+    with h5py.File(weights, "w", libver="earliest") as file:
+        for name, array in to_theirs(rules(checkpoint.config), checkpoint.arrays).items():
+            file.create_dataset(name, data=np.ascontiguousarray(array, np.float32))
+    with written_folder(folder) as folder:
+        replace_file(folder / WEIGHTS, weights.getvalue())
+        if checkpoint.config.char_cnn is None and checkpoint.vocabulary is not None:
+            write_vocabulary(checkpoint.vocabulary, folder / VOCABULARY)
+        replace_file(folder / OPTIONS, json.dumps(options).encode())
+
+
+def lost_in(checkpoint: Checkpoint) -> list[str]:
+    """Name what a checkpoint holds that this format cannot."""
+    parts = {"softmax.weight": "the softmax head", "warm.h": "the warmed state"}
+    lost = [what for name, what in parts.items() if name in checkpoint.arrays]
+    lost += ["the vocabulary"] if checkpoint.vocabulary is not None and checkpoint.config.char_cnn else []
+    return lost + (["the model card"] if checkpoint.card else [])
+
+
+# ---------------------------------------------------------------- the table
+
+
+def rules(config: Config, *, one_layer_names: bool = False) -> list[Rule]:
+    """Return the table for this shape. bilm-tf leaves `MultiRNNCell/Cell0` out of the names of one-layer models."""
+    ours = network_shapes(config)
+    table = [_encoder_rule(name, shape) for name, shape in ours.items() if not name.startswith("lstm.")]
+    if config.char_cnn is None:
+        table = [_word_table(config)]
+    lstm = {name: shape for name, shape in ours.items() if name.startswith("lstm.")}
+    return table + [_lstm_rule(name, shape, one_layer_names) for name, shape in lstm.items()]
+
+
+def _word_table(config: Config) -> Rule:
+    return Rule("embedding", ("embedding",), (None, config.lstm.projection_dim))
+
+
+def _encoder_rule(name: str, shape: Shape) -> Rule:
+    part, *rest = name.split(".")
+    if part == "cnn" and rest[1] == "weight":
+        return reshaped(name, f"CNN/W_cnn_{rest[0]}", (1, *shape), shape)
+    theirs = {
+        "char_embed": lambda: "char_embed",
+        "cnn": lambda: f"CNN/b_cnn_{rest[0]}",
+        "highway": lambda: f"CNN_high_{rest[0]}/{rest[2][0].upper() if rest[2] == 'weight' else 'b'}_{rest[1]}",
+        "projection": lambda: f"CNN_proj/{'W' if rest[0] == 'weight' else 'b'}_proj",
+    }
+    return Rule(name, (theirs[part](),), shape)
+
+
+_LSTM_NAMES = {"kernel": "W_0", "bias": "B", "projection": "W_P_0"}
+
+
+def _lstm_rule(name: str, shape: Shape, one_layer_names: bool) -> Rule:
+    _, layer, array = name.split(".")
+    cell = "" if one_layer_names else f"MultiRNNCell/Cell{layer}/"
+    theirs = tuple(f"RNN_{z}/RNN/{cell}LSTMCell/{_LSTM_NAMES[array]}" for z in range(shape[0]))
+    return stacked(name, theirs, shape[1:])
+
+
+def _has_one_layer_names(shapes: dict[str, Shape]) -> bool:
+    return any(re.fullmatch(r"RNN_\d/RNN/LSTMCell/W_0", name) for name in shapes)
+
+
+def is_weights(file: h5py.File) -> bool:
+    """Tell by content whether an HDF5 file holds the weights of this format."""
+    return "RNN_0" in file and ("char_embed" in file or "embedding" in file)

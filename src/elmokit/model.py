@@ -1,0 +1,221 @@
+"""`Elmo`: text in, vectors out; one NumPy array a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NoReturn, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elmokit import checkpoint, formats
+from elmokit.checkpoint import Arrays, Checkpoint, Config
+from elmokit.errors import MismatchError
+from elmokit.network import BiLM, State
+from elmokit.text import Speller, make_batch, plan_batches
+
+Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
+Pool: TypeAlias = Literal["none", "mean", "max"]
+Sentence: TypeAlias = Sequence[str]
+Vectors: TypeAlias = NDArray[np.float32]
+
+# Sentences sorted by length together: enough for little padding, few enough to hold.
+_WINDOW = 1024
+_BATCH_SIZE = 64
+# Places of a batch, padding included; bounds the memory for gates to this times 8D floats.
+_BATCH_PLACES = 2048
+
+
+@dataclass
+class Carry:
+    """LSTM state that its owner passes from one call of `embed` to the next; empty before the first."""
+
+    state: State | None = None
+
+
+class Elmo:
+    """A network, how it spells, and nothing that changes when it is used."""
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.config: Config = source.config
+        self.vocabulary = source.vocabulary
+        self.card = source.card
+        self.source = source.source
+        self.speller: Speller = source.speller()
+        self.network = BiLM.from_arrays(source.config, source.arrays).eval()
+        self.head: Arrays = {name: a for name, a in source.arrays.items() if name.startswith("softmax.")}
+        self.warm_state = _stored_state(source.arrays)
+
+    @property
+    def dim(self) -> int:
+        """Width D of a vector, both directions side by side."""
+        return self.config.dim
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers of an embedding, the context-free layer 0 included."""
+        return self.config.lstm.n_layers + 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over configuration and weights: equal for models that compute the same."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        for name, array in sorted(self.network.arrays().items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def embed(
+        self,
+        sentences: Iterable[Sentence],
+        *,
+        layers: Layers = "average",
+        pool: Pool = "none",
+        state: Literal["fresh", "warm", "carry"] | Carry = "fresh",
+        batch_size: int = _BATCH_SIZE,
+    ) -> Iterator[Vectors]:
+        """Yield one float32 array a sentence, lazily and in order.
+
+        `sentences`: tokenised; an empty one gives an array of no tokens. `layers`: "all" (L, T, D); "top", "average",
+        an index, or one weight a layer (T, D). `pool` over the tokens, "mean" or "max", drops T (zeros for no tokens).
+
+        `state`: with "fresh" every sentence starts from zeros, so that its vectors depend on nothing else; with "warm"
+        from the model's stored state (`warm`). With "carry" row b of a batch of `batch_size` sentences starts where
+        row b of the batch before ended, as AllenNLP and bilm-tf do; pass a `Carry` to keep the state between calls.
+        Raises `MismatchError` for a layer that is not there or a model without a warmed state.
+        """
+        select = _selector(layers, self.n_layers)
+        pooled = _POOLS[pool] if pool in _POOLS else _refuse("pool", pool, list(_POOLS))
+        if batch_size < 1:
+            raise MismatchError(f"batch_size must be at least 1, found {batch_size}")
+        if state == "carry":
+            state = Carry()
+        if isinstance(state, Carry):
+            vectors = self._embed_carried(sentences, state, batch_size)
+        elif state in ("fresh", "warm"):
+            vectors = self._embed_sorted(sentences, self._start(state), batch_size)
+        else:
+            _refuse("state", state, ["fresh", "warm", "carry"])
+        return (pooled(select(stack_LTD)).numpy() for stack_LTD in vectors)
+
+    def warm(self, sentences: Iterable[Sentence]) -> Elmo:
+        """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
+        carry = Carry()
+        for _ in self._embed_carried(sentences, carry, batch_size=1):
+            pass
+        if carry.state is None:
+            raise MismatchError("warming needs at least one sentence, found none")
+        warmed = object.__new__(Elmo)
+        warmed.__dict__.update(self.__dict__, warm_state=carry.state)
+        return warmed
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the model as plain data."""
+        arrays = {**self.network.arrays(), **self.head}
+        if self.warm_state is not None:
+            arrays |= {"warm.h": self.warm_state.h[:, :, 0].numpy(), "warm.c": self.warm_state.c[:, :, 0].numpy()}
+        return Checkpoint(self.config, arrays, self.vocabulary, self.card)
+
+    def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
+        """Write the model as a folder of our own: config.json, model.safetensors, vocab.txt, README.md."""
+        checkpoint.write_native(self.checkpoint(), folder, dtype=dtype)
+
+    def _start(self, policy: str) -> State | None:
+        if policy == "fresh":
+            return None
+        if self.warm_state is None:
+            raise MismatchError(
+                "this model has no stored warmed state, which state 'warm' starts from; make one with Elmo.warm(sentences)"
+            )
+        return self.warm_state
+
+    def _embed_sorted(self, sentences: Iterable[Sentence], start: State | None, batch_size: int) -> Iterator[Tensor]:
+        for window in _windows(sentences, _WINDOW):
+            lengths = [len(sentence) for sentence in window]
+            results: dict[int, Tensor] = {}
+            for batch in plan_batches(lengths, sentences=batch_size, places=_BATCH_PLACES):
+                rows = torch.zeros(len(batch), dtype=torch.int64)
+                stacks, _ = self._run([window[i] for i in batch], start and start.select(rows))
+                results.update(zip(batch, stacks, strict=True))
+            yield from (results[i] for i in range(len(window)))
+
+    def _embed_carried(self, sentences: Iterable[Sentence], carry: Carry, batch_size: int) -> Iterator[Tensor]:
+        for batch in _windows(sentences, batch_size):
+            old = (carry.state or self.network.zero_state(0)).grown(len(batch))
+            stacks, new = self._run(batch, old.select(torch.arange(len(batch))))
+            carry.state = old.replaced(new)
+            yield from stacks
+
+    @torch.inference_mode()
+    def _run(self, sentences: Sequence[Sentence], state: State | None) -> tuple[list[Tensor], State]:
+        """Return for each sentence its layers (L, T, D) without the sentence marks, and the state after them."""
+        batch = make_batch(sentences, self.speller)
+        layers, new = self.network(batch, state)
+        stack_LMD = torch.stack(layers).cpu()
+        parts = stack_LMD.split(batch.lengths_B.tolist(), dim=1)
+        return [part[:, 1:-1] for part in parts], new
+
+
+def load(path: str | Path | None = None) -> Elmo:
+    """Open a model folder or zip of any known format; without a path the bundled English model.
+
+    Raises `UnknownModel` where nothing is there and `FormatError` where what is there is no model.
+    """
+    return Elmo(formats.read(formats.BUNDLED if path is None else path))
+
+
+def _stored_state(arrays: Arrays) -> State | None:
+    if "warm.h" not in arrays:
+        return None
+    return State(*(torch.from_numpy(np.array(arrays[name], np.float32)).unsqueeze(2) for name in ("warm.h", "warm.c")))
+
+
+def _windows(sentences: Iterable[Sentence], size: int) -> Iterator[list[Sentence]]:
+    window: list[Sentence] = []
+    for number, sentence in enumerate(sentences):
+        if isinstance(sentence, str):
+            raise MismatchError(f"sentence {number}: expected a list of tokens, found the string {sentence[:40]!r}; split it")
+        window.append(sentence)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+# ---------------------------------------------------------------- layers and pooling
+
+
+def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
+    """Return the function from (L, T, D) to what `layers` asks for."""
+    if isinstance(layers, str):
+        named = {"all": lambda x: x, "top": lambda x: x[-1], "average": lambda x: x.mean(0)}
+        return named[layers] if layers in named else _refuse("layers", layers, list(named))
+    if isinstance(layers, int):
+        if not -n_layers <= layers < n_layers:
+            raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
+        return lambda stack: stack[layers]
+    weights = torch.tensor([float(w) for w in layers])
+    if len(weights) != n_layers:
+        raise MismatchError(f"expected {n_layers} layer weights, one a layer, found {len(weights)}")
+    return lambda stack: torch.tensordot(weights, stack, dims=1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.sum(-2) / max(1, x.shape[-2])
+
+
+def _max(x: Tensor) -> Tensor:
+    return x.amax(-2) if x.shape[-2] else x.sum(-2)
+
+
+_POOLS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "mean": _mean, "max": _max}
+
+
+def _refuse(what: str, found: object, allowed: list[str]) -> NoReturn:
+    raise MismatchError(f"{what}: expected {', '.join(map(repr, allowed))}, found {found!r}")

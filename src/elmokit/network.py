@@ -1,0 +1,338 @@
+"""The network of ELMo, whole: character CNN, bidirectional LSTM with projections and clips, mix of layers.
+
+Peters et al. 2018, "Deep contextualized word representations", sections 3.1 to 3.4, as bilm-tf trained it and AllenNLP
+runs it (formats.md 3.3). `tests/reference.py` says the same in NumPy.
+
+Axes: U distinct words of a batch, C characters of a word, E character width, N filters, B sentences, T places,
+Z directions (0 forward, 1 backward), P projection, D cells, G = 4D gates in the order i, j, f, o, L layers, where
+layer 0 is the word vector without context. Streams are time-major, x_TZBP, so that one step is one block of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from elmokit.checkpoint import Arrays, CharCNN, Config, Lstm
+from elmokit.errors import MismatchError
+from elmokit.kernels import lstmp
+from elmokit.text import PAD_ID, Batch
+
+# Places whose gates are computed in one product; bounds memory on very long sentences.
+_PLACES_PER_PRODUCT = 8192
+# Words convolved together: few enough that their windows stay in cache, sorted so that they are of like length.
+_WORDS_PER_CONVOLUTION = 256
+
+
+class Affine(nn.Module):
+    """x @ weight + bias, with the weight as the files keep it: (in, out)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
+class Convolution(nn.Module):
+    """One filter width over the characters of words, and the maximum over places."""
+
+    def __init__(self, width: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
+
+    def forward(self, x_UCE: Tensor) -> Tensor:
+        """Return the maxima (U, n_out) over all windows of x (U, C, E)."""
+        width, n_in, n_out = self.weight.shape
+        places = x_UCE.shape[1] - width + 1
+        windows = torch.cat([x_UCE[:, k : k + places] for k in range(width)], dim=-1)
+        return (windows @ self.weight.view(width * n_in, n_out)).amax(dim=1) + self.bias
+
+
+class Highway(nn.Module):
+    """y = g * relu(transform(x)) + (1 - g) * x, g = sigmoid(carry(x)): bilm-tf's names, where "carry" is the gate of
+    the new value."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.carry = Affine(size, size)
+        self.transform = Affine(size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (U, N) to (U, N)."""
+        return torch.lerp(x, torch.relu(self.transform(x)), torch.sigmoid(self.carry(x)))
+
+
+class WordEncoder(nn.Module):
+    """Spelling to word vector, without context: layer 0 (paper section 3.4)."""
+
+    def __init__(self, cnn: CharCNN, projection_dim: int) -> None:
+        super().__init__()
+        E, N = cnn.embedding.dim, cnn.n_filters
+        self.char_embed = nn.Parameter(torch.empty(261, E))
+        self.cnn = nn.ModuleList(Convolution(width, E, count) for width, count in cnn.filters)
+        self.activation = torch.relu if cnn.activation == "relu" else torch.tanh
+        self.highway = nn.ModuleList(Highway(N) for _ in range(cnn.n_highway))
+        self.projection = Affine(N, projection_dim) if N != projection_dim else None
+        self.widest = max(width for width, _ in cnn.filters)
+
+    def forward(self, chars_UC: Tensor) -> Tensor:
+        """Return word vectors (U, P) of words spelled as ids (U, C) int64."""
+        x = self.activation(self._maxima(chars_UC))
+        for highway in self.highway:
+            x = highway(x)
+        return self.projection(x) if self.projection else x
+
+    def _maxima(self, chars_UC: Tensor) -> Tensor:
+        """Convolve words of like length together, over few padding characters.
+
+        Padding is one id, so every window that lies wholly in it gives the same value: one such window is enough. A
+        group is cut to its longest word plus the widest filter, which leaves every word all its windows but copies.
+        """
+        lengths_U = (chars_UC != PAD_ID).sum(1)
+        order = torch.argsort(lengths_U, stable=True)
+        groups = [self._group_maxima(chars_UC[part], lengths_U[part[-1]]) for part in order.split(_WORDS_PER_CONVOLUTION)]
+        return torch.cat(groups)[torch.argsort(order)]
+
+    def _group_maxima(self, chars_UC: Tensor, longest: Tensor) -> Tensor:
+        cut = chars_UC[:, : int(longest) + self.widest]
+        x_UCE = nn.functional.embedding(cut, self.char_embed)
+        return torch.cat([convolution(x_UCE) for convolution in self.cnn], dim=-1)
+
+
+class WordTable(nn.Module):
+    """Word id to word vector: models without characters, and cached word vectors."""
+
+    def __init__(self, n_words: int, projection_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(n_words, projection_dim))
+
+    def forward(self, chars_UC: Tensor) -> Tensor:
+        """Return word vectors (U, P) of word ids (U, 1) int64."""
+        return self.embedding[chars_UC[:, 0]]
+
+
+class Layer(nn.Module):
+    """One LSTM layer with projection and clips, both directions; they never meet.
+
+    Gates z = [x, h] @ kernel + bias; c = clip(sigmoid(f + 1) c + sigmoid(i) tanh(j)); h = clip(sigmoid(o) tanh(c) @
+    projection). The clipped c and h are the state. Without a projection h is not clipped.
+    """
+
+    def __init__(self, config: Lstm) -> None:
+        super().__init__()
+        P, D = config.projection_dim, config.dim
+        self.kernel = nn.Parameter(torch.empty(2, 2 * P, 4 * D))
+        self.bias = nn.Parameter(torch.empty(2, 4 * D))
+        self.projection = nn.Parameter(torch.empty(2, D, P)) if D != P else None
+        self.cell_clip = config.cell_clip or None
+        self.proj_clip = (config.proj_clip or None) if D != P else None
+        forget = torch.zeros(4 * D)
+        forget[2 * D : 3 * D] = 1.0
+        self.register_buffer("forget_bias", forget, persistent=False)
+
+    def forward(
+        self, x_TZBP: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run over T steps; at step t only the first rows[t] sentences are still there (non-increasing).
+
+        Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
+        """
+        P = x_TZBP.shape[-1]
+        steps = max(1, _PLACES_PER_PRODUCT // x_TZBP.shape[2])
+        outputs = []
+        for start in range(0, len(rows), steps):
+            gates_TZBG = self._input_gates(x_TZBP[start : start + steps])
+            y_TZBP, h_ZBP, c_ZBD = lstmp(
+                gates_TZBG, self.kernel[:, P:], self.projection, h_ZBP, c_ZBD,
+                rows=rows[start : start + steps], cell_clip=self.cell_clip, proj_clip=self.proj_clip,
+            )  # fmt: skip
+            outputs.append(y_TZBP)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), h_ZBP, c_ZBD
+
+    def _input_gates(self, x_TZBP: Tensor) -> Tensor:
+        """Return the share of the input in the gates (T, Z, B, G), all places of a direction in one product."""
+        T, Z, B, P = x_TZBP.shape
+        x_ZNP = x_TZBP.transpose(0, 1).reshape(Z, T * B, P)
+        bias_Z1G = (self.bias + self.forget_bias).unsqueeze(1)
+        gates_ZNG = torch.baddbmm(bias_Z1G, x_ZNP, self.kernel[:, :P])
+        return gates_ZNG.view(Z, T, B, -1).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class State:
+    """LSTM state: h (L, Z, B, P) and c (L, Z, B, D), one row a sentence."""
+
+    h: Tensor
+    c: Tensor
+
+    @property
+    def rows(self) -> int:
+        """Number of rows B."""
+        return self.h.shape[2]
+
+    def select(self, rows: Tensor) -> State:
+        """Return the rows at these indices (B',) int64."""
+        return State(self.h[:, :, rows], self.c[:, :, rows])
+
+    def detach(self) -> State:
+        """Return the same values, cut from the graph of gradients."""
+        return State(self.h.detach(), self.c.detach())
+
+    def grown(self, rows: int) -> State:
+        """Return a state of at least `rows` rows, zeros added."""
+        missing = max(0, rows - self.rows)
+        return State(*(nn.functional.pad(a, (0, 0, 0, missing)) for a in (self.h, self.c)))
+
+    def replaced(self, other: State) -> State:
+        """Return this state with its first rows replaced by those of `other`; rows beyond keep what they hold."""
+        pairs = ((self.h, other.h), (self.c, other.c))
+        return State(*(torch.cat([new, old[:, :, other.rows :]], dim=2) for old, new in pairs))
+
+
+class BiLM(nn.Module):
+    """The bidirectional language model without its softmax head."""
+
+    def __init__(self, config: Config, *, n_words: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        P = config.lstm.projection_dim
+        self.encoder = WordEncoder(config.char_cnn, P) if config.char_cnn else WordTable(n_words, P)
+        self.lstm = nn.ModuleList(Layer(config.lstm) for _ in range(config.lstm.n_layers))
+
+    @classmethod
+    def from_arrays(cls, config: Config, arrays: Arrays) -> BiLM:
+        """Build the network around copies of a checkpoint's arrays (those of a head or a state are left alone)."""
+        with torch.device("meta"):
+            network = cls(config, n_words=len(arrays.get("embedding", ())))
+        state = {name: torch.tensor(np.asarray(arrays[_array_name(name)])) for name in network.state_dict()}
+        network.load_state_dict(state, assign=True)
+        for layer in network.lstm:  # buffers are not in the state and still on the meta device
+            D = config.lstm.dim
+            layer.forget_bias = torch.zeros(4 * D)
+            layer.forget_bias[2 * D : 3 * D] = 1.0
+        return network
+
+    def arrays(self) -> Arrays:
+        """Return the weights under the names of `checkpoint`."""
+        return {_array_name(name): t.detach().cpu().numpy() for name, t in self.state_dict().items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.lstm[0].bias.device
+
+    def zero_state(self, rows: int) -> State:
+        """Return the state before any text."""
+        lstm = self.config.lstm
+        shape = (lstm.n_layers, 2, rows)
+        weight = self.lstm[0].bias
+        return State(weight.new_zeros(*shape, lstm.projection_dim), weight.new_zeros(*shape, lstm.dim))
+
+    def run(
+        self, x_TZBP: Tensor, state: State, *, rows: Sequence[int] | None = None, dropout: float = 0.0
+    ) -> tuple[list[Tensor], State]:
+        """Run the layers over two streams, each in its own reading order.
+
+        x_TZBP: word vectors; rows: how many sentences are still there at each step (default: all, always).
+        Returns the outputs of layers 1..L, (T, Z, B, P) each, and the state after each row's last step.
+        """
+        if state.rows != x_TZBP.shape[2]:
+            raise MismatchError(f"the state has {state.rows} rows, the batch {x_TZBP.shape[2]}; they must be equal")
+        rows = [x_TZBP.shape[2]] * x_TZBP.shape[0] if rows is None else rows
+        layers, h, c = [], [], []
+        for k, layer in enumerate(self.lstm):
+            x_TZBP = nn.functional.dropout(x_TZBP, dropout, training=dropout > 0)
+            y_TZBP, h_ZBP, c_ZBD = layer(x_TZBP, state.h[k], state.c[k], rows)
+            x_TZBP = y_TZBP + x_TZBP if k and self.config.lstm.use_skip_connections else y_TZBP
+            layers.append(x_TZBP)
+            h.append(h_ZBP)
+            c.append(c_ZBD)
+        return layers, State(torch.stack(h), torch.stack(c))
+
+    def forward(self, batch: Batch, state: State | None = None) -> tuple[list[Tensor], State]:
+        """Embed a batch: the layers 0..L, (M, 2P) each, and the new state, rows in the batch's order.
+
+        M counts the places of all sentences, one sentence after the other, without padding; <S> and </S> are among
+        them. The forward direction is the first half of a vector, the backward direction the second.
+        """
+        view = _Streams(batch.words_BT, batch.lengths_B)
+        order_B = torch.from_numpy(view.order_B).to(self.device)
+        state = (state or self.zero_state(len(batch.lengths_B))).select(order_B)
+        words_UP = self.encoder(torch.from_numpy(batch.chars_UC.astype(np.int64)).to(self.device))
+        x_TZBP = words_UP[torch.from_numpy(view.words_TZB).to(self.device)]
+        layers, state = self.run(x_TZBP, state, rows=view.rows_T)
+        places_MZ = torch.from_numpy(view.places_MZ).to(self.device)
+        flat = [y_TZBP.reshape(-1, y_TZBP.shape[-1])[places_MZ].flatten(1) for y_TZBP in (x_TZBP, *layers)]
+        return flat, state.select(torch.argsort(order_B))
+
+
+class _Streams:
+    """How sentences become two streams and come back: index arithmetic in NumPy.
+
+    Sentences are sorted longest first, so that those still there at a step are the first rows; the backward stream
+    starts at each sentence's own end.
+    """
+
+    def __init__(self, words_BT: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> None:
+        T, B = words_BT.shape[1], len(lengths_B)
+        self.order_B = np.argsort(-lengths_B, kind="stable")
+        sorted_B = lengths_B[self.order_B]
+        t = np.arange(T)
+        mirror_BT = np.where(t < sorted_B[:, None], sorted_B[:, None] - 1 - t, t)
+        words_BT = words_BT[self.order_B]
+        self.words_TZB = np.stack([words_BT, np.take_along_axis(words_BT, mirror_BT, 1)]).transpose(2, 0, 1).copy()
+        self.rows_T = np.searchsorted(-sorted_B, -t, side="left").tolist()
+        row_B = np.argsort(self.order_B)  # where sentence b stands in the streams
+        b_M = np.repeat(row_B, lengths_B)
+        t_M = np.arange(lengths_B.sum()) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
+        back_M = np.repeat(lengths_B, lengths_B) - 1 - t_M
+        self.places_MZ = np.stack([t_M * 2 * B + b_M, back_M * 2 * B + B + b_M], axis=1)
+
+
+class Mix(nn.Module):
+    """The task's mix of the layers, gamma * sum_k softmax(w)_k layer_k (paper equation 1).
+
+    `weights`: w before the softmax, zeros by default; `layer_norm` first normalises each layer over all its unmasked
+    elements together, as AllenNLP's `do_layer_norm`.
+    """
+
+    def __init__(
+        self, n_layers: int, weights: Sequence[float] | None = None, *, gamma: float = 1.0, layer_norm: bool = False
+    ) -> None:
+        super().__init__()
+        if weights is not None and len(weights) != n_layers:
+            raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(weights)}")
+        self.weights = nn.Parameter(torch.zeros(n_layers) if weights is None else torch.tensor(list(weights)).float())
+        self.gamma = nn.Parameter(torch.tensor([gamma]))
+        self.layer_norm = layer_norm
+
+    def forward(self, layers: Sequence[Tensor] | Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mix layers of one shape (..., D); `mask` (...) bool or 0/1 says which places count for the layer norm."""
+        if len(layers) != len(self.weights):
+            raise MismatchError(f"expected {len(self.weights)} layers to mix, found {len(layers)}")
+        if self.layer_norm:
+            layers = [_layer_norm(layer, mask) for layer in layers]
+        weights = torch.softmax(self.weights, dim=0)
+        return self.gamma * sum(w * layer for w, layer in zip(weights, layers, strict=True))
+
+
+def _layer_norm(layer: Tensor, mask: Tensor | None) -> Tensor:
+    kept = torch.ones_like(layer) if mask is None else mask.to(layer.dtype).unsqueeze(-1).expand_as(layer)
+    n = kept.sum()
+    mean = (layer * kept).sum() / n
+    variance = (((layer - mean) * kept) ** 2).sum() / n
+    return (layer - mean) / torch.sqrt(variance + 1e-12)
+
+
+def _array_name(parameter: str) -> str:
+    return parameter.removeprefix("encoder.")

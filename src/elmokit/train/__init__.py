@@ -1,0 +1,1 @@
+"""Train an ELMo from text: vocabulary, packed streams, softmax heads, a loop that resumes exactly."""

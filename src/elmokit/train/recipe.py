@@ -1,0 +1,63 @@
+"""What a training run is told: the network's shape by name, and how to train it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from elmokit.checkpoint import CharCNN, Config, Embedding, Lstm
+
+Optimizer = Literal["adamw", "adagrad"]
+
+_PAPER_FILTERS = [(1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)]
+_TINY_FILTERS = [(1, 16), (2, 16), (3, 32), (4, 64), (5, 128)]
+
+
+def _config(dim: int, projection_dim: int, n_highway: int, filters: list[tuple[int, int]]) -> Config:
+    cnn = CharCNN(
+        embedding=Embedding(dim=16), filters=filters, activation="relu", n_highway=n_highway, max_characters_per_token=50
+    )
+    lstm = Lstm(
+        projection_dim=projection_dim, dim=dim, n_layers=2, cell_clip=3.0, proj_clip=3.0, use_skip_connections=True
+    )
+    return Config(lstm=lstm, char_cnn=cnn)
+
+
+# The published shapes (formats.md, catalogue) and a smaller one for trials and small corpora.
+PRESETS = {
+    "tiny": _config(256, 64, 1, _TINY_FILTERS),
+    "small": _config(1024, 128, 1, _PAPER_FILTERS),
+    "medium": _config(2048, 256, 1, _PAPER_FILTERS),
+    "original": _config(4096, 512, 2, _PAPER_FILTERS),
+}
+
+DEFAULT_RATES: dict[Optimizer, float] = {"adamw": 2e-3, "adagrad": 0.2}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    batch_size B rows of unroll places a step; samples: negatives of the sampled softmax (0: full softmax); dropout on
+    every layer's input and on the output; clip_norm: largest norm of all gradients together; warmup: steps of rising
+    learning rate. With "adagrad" the learning rate is constant, the gradient is that of the loss times unroll and the
+    head starts at random, as bilm-tf trains (formats.md 3.12); with "adamw" the learning rate falls along a cosine to a
+    tenth and the head starts from the words' frequencies.
+    """
+
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 2e-3
+    batch_size: int = 64
+    unroll: int = 20
+    samples: int = 8192
+    dropout: float = 0.1
+    clip_norm: float = 10.0
+    warmup: int = 500
+    epochs: float = 10.0
+    seed: int = 1
+
+    def with_samples_for(self, n_words: int) -> Recipe:
+        """Return this recipe with the full softmax where sampling would not save work."""
+        from dataclasses import replace
+
+        return self if 2 * self.samples < n_words else replace(self, samples=0)

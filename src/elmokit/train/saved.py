@@ -1,0 +1,72 @@
+"""What a run keeps on disk beside the model, in OUT/training: its settings, its state, its log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from elmokit.checkpoint import read_json, replace_file
+from elmokit.errors import FormatError, OutputError
+
+
+class SavedRun:
+    """The folder of one run. Every file in it is replaced whole or not at all."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / "training"
+        self.settings_file = self.folder / "settings.json"
+        self.state_file = self.folder / "state.safetensors"
+        self.log_file = self.folder / "log.jsonl"
+        self.corpus_folder = self.folder / "corpus"
+
+    def exists(self) -> bool:
+        """Tell whether a run has been started here."""
+        return self.settings_file.is_file()
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Write what the run was told."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._replace(self.settings_file, json.dumps(settings, indent=2).encode() + b"\n")
+
+    def read_settings(self) -> dict[str, Any]:
+        """Read what the run was told."""
+        settings = read_json(self.settings_file.read_bytes(), where=str(self.settings_file))
+        assert isinstance(settings, dict)
+        return settings
+
+    def write_state(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Replace the saved state; on a full disk the former one stays."""
+        tensors = {name: t.contiguous().cpu() for name, t in tensors.items()}
+        self._replace(self.state_file, save(tensors, {"progress": json.dumps(progress)}))
+
+    def read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Read the saved state: tensors and progress; None where nothing has been saved yet."""
+        if not self.state_file.is_file():
+            return None
+        try:
+            with safe_open(self.state_file, framework="pt") as file:
+                tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                progress = read_json((file.metadata() or {}).get("progress", ""), where=str(self.state_file))
+        except SafetensorError as error:
+            raise FormatError(f"{self.state_file} is damaged ({error}); delete it to train from the start") from None
+        return tensors, progress
+
+    def log(self, **entry: float | str) -> None:
+        """Append one line of JSON to the log."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        try:
+            replace_file(path, content)
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}); the last saved state is whole: make room, then run again "
+                "with --resume"
+            ) from None

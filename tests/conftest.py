@@ -1,0 +1,83 @@
+"""What tests share: where the oracles are, and a tiny model made in code from a seed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, network_shapes
+from elmokit.model import Elmo
+
+SHARED = Path(os.environ.get("ELMOKIT_SHARED", Path(__file__).parents[2] / "shared"))
+ORACLES = SHARED / "oracles"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def oracles():
+    if not ORACLES.is_dir():
+        pytest.skip(f"the oracles are not here ({ORACLES}); set ELMOKIT_SHARED")
+    return ORACLES
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"the corpora are not here ({SHARED / 'data'}); set ELMOKIT_SHARED")
+    return SHARED / "data"
+
+
+def make_config(
+    *,
+    n_layers=2,
+    n_highway=1,
+    activation="relu",
+    dim=10,
+    projection_dim=4,
+    cell_clip=3.0,
+    proj_clip=3.0,
+    skip=True,
+    filters=((1, 3), (2, 4), (3, 5)),
+    max_characters=20,
+):
+    """A small shape; every part can be varied."""
+    cnn = CharCNN(
+        embedding=Embedding(dim=4),
+        filters=list(filters),
+        activation=activation,
+        n_highway=n_highway,
+        max_characters_per_token=max_characters,
+    )
+    lstm = Lstm(
+        projection_dim=projection_dim,
+        dim=dim,
+        n_layers=n_layers,
+        cell_clip=cell_clip,
+        proj_clip=proj_clip,
+        use_skip_connections=skip,
+    )
+    return Config(lstm=lstm, char_cnn=cnn)
+
+
+def make_checkpoint(config=None, *, seed=0, scale=0.4, vocabulary=None):
+    """A random model at a scale where the recurrence is stable, so that float32 and float64 stay together."""
+    config = config or make_config()
+    generator = np.random.default_rng(seed)
+    shapes = network_shapes(config)
+    if vocabulary:
+        shapes |= {"softmax.weight": (len(vocabulary), config.lstm.projection_dim), "softmax.bias": (len(vocabulary),)}
+    arrays = {name: generator.normal(0, scale, shape).astype(np.float32) for name, shape in shapes.items()}
+    return Checkpoint(config, arrays, vocabulary)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def tiny_elmo(tiny):
+    return Elmo(tiny)

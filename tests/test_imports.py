@@ -1,0 +1,167 @@
+"""Imports go one way. This file holds the tier table of CONTRIBUTING.md and checks the package against it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import elmokit
+
+PACKAGE = Path(elmokit.__file__).parent
+
+# Each of these may import those before it (tier 0, then tier 1).
+TIER_0 = ["errors", "text", "checkpoint", "formats"]
+SPINE = [*TIER_0, "kernels", "network", "model"]
+# Leaves: what else of the package each may import. No leaf imports another, but for the job that joins model and sink.
+LEAVES = {
+    "sinks": TIER_0,
+    "job": [*SPINE, "sinks"],
+    "train": SPINE,
+}
+EVERYTHING = [*SPINE, *LEAVES, "cli"]
+MAY_IMPORT = {
+    **{name: SPINE[:place] for place, name in enumerate(SPINE)},
+    **LEAVES,
+    "cli": [*SPINE, *LEAVES],
+    "__init__": EVERYTHING,
+    "__main__": EVERYTHING,
+}
+# A heavy or optional package is imported by these and by nothing else.
+OWNERS = {
+    "pydantic": {"checkpoint"},
+    "torch": {"kernels", "network", "model", "job", "train", "cli"},
+    "pyarrow": {"sinks"},
+    "syntok": {"text"},
+    "tqdm": {"cli", "job", "train"},
+    "typer": {"cli"},
+}
+
+PUBLIC_NAMES = [
+    "Carry",
+    "DownloadError",
+    "Elmo",
+    "ElmoError",
+    "FormatError",
+    "MismatchError",
+    "MissingExtra",
+    "Mix",
+    "OutputError",
+    "TextError",
+    "UnknownModel",
+    "__version__",
+    "load",
+]
+
+
+def module_names() -> dict[str, Path]:
+    """Dotted name below the package -> file: "text", "formats.rules"; a folder's own file is "formats"."""
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        names[".".join(parts)] = path
+    return names
+
+
+MODULES = module_names()
+
+
+def imported(name: str) -> set[str]:
+    """Absolute names of all that module `name` imports, at its top or inside a function."""
+    path = MODULES[name]
+    folder = ["elmokit", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = folder[: len(folder) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {submodule_or_origin(origin, alias.name) for alias in node.names}
+    return found
+
+
+def submodule_or_origin(origin: str, name: str) -> str:
+    """What `from origin import name` imports: the module `name` of the package `origin`, or else `origin` itself."""
+    whole = f"{origin}.{name}"
+    return whole if whole.removeprefix("elmokit.") in MODULES else origin
+
+
+def inside(names: set[str]) -> set[str]:
+    """The names of the package itself, without "elmokit."."""
+    return {name.removeprefix("elmokit.") for name in names if name.startswith("elmokit.")}
+
+
+def test_the_table_names_the_modules_there_are():
+    assert {name.split(".")[0] for name in MODULES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_one_way(name):
+    component = name.split(".")[0]
+    components = {other.split(".")[0] for other in inside(imported(name))}
+    assert components <= {component, *MAY_IMPORT[component]}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_imports_the_package_root(name):
+    assert "elmokit" not in imported(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_and_optional_packages_stay_in_their_place(name):
+    packages = {package.split(".")[0] for package in imported(name)}
+    component = name.split(".")[0]
+    assert not [package for package in packages & set(OWNERS) if component not in OWNERS[package]]
+
+
+def test_no_import_cycle():
+    TopologicalSorter({name: inside(imported(name)) for name in MODULES}).prepare()
+
+
+def test_public_names_are_frozen():
+    assert elmokit.__all__ == PUBLIC_NAMES
+    assert set(PUBLIC_NAMES) <= set(dir(elmokit))
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_public_names_resolve(name):
+    assert getattr(elmokit, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        _ = elmokit.lode
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import elmokit; elmokit.ElmoError; elmokit.__version__",
+        "sys.argv = ['elmo', '--help']; from elmokit.cli import main; main()",
+        "sys.argv = ['elmo', 'embed', '--help']; from elmokit.cli import main; main()",
+    ],
+)
+def test_torch_is_not_loaded_before_it_is_needed(program):
+    report = "import atexit, sys; atexit.register(lambda: print('torch loaded:', 'torch' in sys.modules)); "
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", report + program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("torch loaded: False\n")
+
+
+@pytest.mark.skipif("PYTHONPATH" in os.environ, reason="PYTHONPATH names the copy of the package that is tested")
+def test_the_installed_package_is_what_is_tested():
+    assert "site-packages" in PACKAGE.parts

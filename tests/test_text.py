@@ -1,0 +1,276 @@
+"""Reading, tokenising, spelling and batching: any bytes, any Unicode, exactly as the old tools spell."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from elmokit.errors import FormatError, TextError
+from elmokit.text import (
+    BEGIN_SENTENCE,
+    END_SENTENCE,
+    LexiconSpeller,
+    Utf8Speller,
+    make_batch,
+    plan_batches,
+    read_lines,
+    read_sentences,
+)
+
+# st.text() leaves lone surrogates out; a Python string may hold them.
+any_word = st.text(st.characters(exclude_categories=()), max_size=80)
+any_sentence = st.lists(any_word, max_size=12)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function from bytes to the path of a file that holds them."""
+
+    def write(content, name="text.txt"):
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write
+
+
+# ---------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a b\nc\n", [["a", "b"], ["c"]]),
+        (b"a b\r\nc\r\n", [["a", "b"], ["c"]]),
+        (b"a b\r\nc\n", [["a", "b"], ["c"]]),
+        (b"a b\nc", [["a", "b"], ["c"]]),
+        (b"\xef\xbb\xbfa b\nc\n", [["a", "b"], ["c"]]),
+        (b"\xef\xbb\xbf\nc\n", [[], ["c"]]),
+        (b"a\n\n \t \n\nb\n\n", [["a"], [], [], [], ["b"], []]),
+        (b"\n", [[]]),
+        (b"", []),
+        (b"  a \t b  \n", [["a", "b"]]),
+        (b"a\x00b \x00\n", [["a\x00b", "\x00"]]),
+        ("<S> \U0001f98a שלום עולם\n".encode(), [["<S>", "\U0001f98a", "שלום", "עולם"]]),
+        ("a\n\ufeffb\n".encode(), [["a"], ["\ufeffb"]]),
+    ],
+)
+def test_one_sentence_a_line(written, content, expected):
+    assert list(read_sentences(written(content))) == expected
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
+def test_only_line_feeds_end_lines(written, separator):
+    path = written(f"a{separator}b\nc\n".encode())
+    assert list(read_lines(path)) == [f"a{separator}b", "c"]
+    assert list(read_sentences(path)) == [["a", "b"], ["c"]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=1), max_size=5)))
+def test_what_is_written_is_read(tmp_path_factory, sentences):
+    path = tmp_path_factory.getbasetemp() / "written.txt"
+    path.write_text("".join(" ".join(sentence) + "\n" for sentence in sentences), "utf-8", newline="\n")
+    assert list(read_sentences(path)) == sentences
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ok\nna\xefve\n", r"line 2, byte 3: expected UTF-8, found byte 0xef; .*iconv"),
+        (b"\xef\xbb\xbfab\xff\n", r"line 1, byte 6: expected UTF-8, found byte 0xff"),
+        ("naïve\n".encode("utf-16"), r"line 1, byte 1: expected UTF-8, found byte 0xff"),
+        (b"cut \xe5\x8c", r"line 1, byte 5: expected UTF-8, found byte 0xe5"),
+        (b"surrogate \xed\xa0\x80\n", r"line 1, byte 11: expected UTF-8, found byte 0xed"),
+    ],
+)
+def test_what_is_not_utf_8_is_named_by_line_and_byte(written, content, message):
+    path = written(content)
+    with pytest.raises(TextError, match=message) as caught:
+        list(read_sentences(path))
+    assert str(path) in str(caught.value)
+
+
+def test_sentences_before_a_bad_line_come_first(written):
+    sentences = read_sentences(written(b"a\nb\n\xff\n"))
+    assert list(islice(sentences, 2)) == [["a"], ["b"]]
+    with pytest.raises(TextError):
+        next(sentences)
+
+
+@pytest.mark.parametrize(("compress", "name"), [(gzip.compress, "text.gz"), (lzma.compress, "text.xz")])
+def test_compressed_texts(written, compress, name):
+    content = compress(b"a b\n" * 50_000)
+    assert list(read_sentences(written(content, name))) == [["a", "b"]] * 50_000
+    truncated, changed = content[:-20], content[:60] + bytes(200) + content[60:]
+    for broken in (truncated, changed, b"not compressed\n"):
+        with pytest.raises(TextError, match=r"text\..z cannot be read \(.+\); check the file"):
+            list(read_sentences(written(broken, name)))
+
+
+def test_a_directory_and_a_missing_file(tmp_path):
+    with pytest.raises(TextError, match="is a directory, expected a text file"):
+        list(read_sentences(tmp_path))
+    with pytest.raises(TextError, match=r"absent\.txt cannot be read \(No such file or directory\)"):
+        list(read_sentences(tmp_path / "absent.txt"))
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffé b\n\nc".encode()), "ascii"))
+    assert list(read_sentences("-")) == [["é", "b"], [], ["c"]]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff")))
+    with pytest.raises(TextError, match="standard input, line 2, byte 1"):
+        list(read_sentences("-"))
+
+
+# ---------------------------------------------------------------- raw text
+
+
+def test_raw_text_is_split_into_sentences_and_tokens(written):
+    content = "The cat sat. It didn't purr (twice)!\n\n  \nשלום עולם\n".encode()
+    assert list(read_sentences(written(content), tokenize=True)) == [
+        ["The", "cat", "sat", "."],
+        ["It", "did", "n't", "purr", "(", "twice", ")", "!"],
+        ["שלום", "עולם"],
+    ]
+
+
+def test_raw_text_of_strange_characters(written):
+    content = b"a\x00b <S> \x00 \xe2\x80\x8b\n" + "\U0001f98a\u2028x\n".encode() + b"x" * 100_000
+    sentences = list(read_sentences(written(content), tokenize=True))
+    assert sentences[0] == ["a\x00b", "<", "S", ">", "\x00"]
+    assert sentences[1:] == [["\U0001f98a", "x"], ["x" * 100_000]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.text(" ab.'-_\u200b\xad\n"))
+def test_raw_text_gives_no_empty_token_or_sentence(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "raw.txt"
+    path.write_bytes(text.encode())
+    for sentence in read_sentences(path, tokenize=True):
+        assert sentence
+        assert all(sentence)
+
+
+# ---------------------------------------------------------------- spelling
+
+
+@given(words=st.lists(any_word | st.sampled_from(["<S>", "</S>", "<UNK>", ""]), max_size=6), size=st.integers(3, 60))
+def test_any_word_is_spelled_as_the_reference_spells(words, size):
+    chars_UC = Utf8Speller(size).spell(words)
+    assert chars_UC.dtype == np.uint16
+    assert chars_UC.shape == (len(words), size)
+    assert chars_UC.tolist() == [reference.spell(word, size) for word in words]
+
+
+def test_bytes_between_marks():
+    [row] = Utf8Speller(8).spell(["né"])
+    assert row.tolist() == [258, ord("n"), 0xC3, 0xA9, 259, 260, 260, 260]
+
+
+def test_long_words_are_cut_at_48_bytes_even_inside_a_character():
+    whole, inside = Utf8Speller(50).spell(["a" * 46 + "é", "a" * 47 + "é"])
+    assert whole.tolist() == [258, *[97] * 46, 0xC3, 0xA9, 259]
+    assert inside.tolist() == [258, *[97] * 47, 0xC3, 259]
+
+
+def test_lone_surrogates_vanish_however_many_there_are():
+    words = ["\ud800a", "a", "\ud800" * 1000 + "a", "\ud800"]
+    one, two, three, none = Utf8Speller().spell(words).tolist()
+    assert one == two == three
+    assert none[:3] == [258, 259, 260]
+
+
+def test_sentence_marks_written_in_the_text_are_the_marks():
+    chars_UC = Utf8Speller().spell([BEGIN_SENTENCE, END_SENTENCE, "<UNK>", "<s>"])
+    assert [row[:4].tolist() for row in chars_UC] == [
+        [258, 256, 259, 260],
+        [258, 257, 259, 260],
+        [258, *b"<UN"],
+        [258, *b"<s>"],
+    ]
+
+
+def test_a_token_of_100_000_characters_is_cheap():
+    started = time.perf_counter()
+    chars_UC = Utf8Speller().spell(["北" * 100_000] * 20)
+    assert time.perf_counter() - started < 2
+    assert chars_UC[0].tolist() == [258, *("北" * 16).encode(), 259]
+
+
+# ---------------------------------------------------------------- lexicon
+
+LEXICON = ("<S>", "</S>", "<UNK>", "the", "cat")
+
+
+def test_words_from_a_vocabulary():
+    ids = LexiconSpeller(LEXICON).spell(["cat", "dog", "<S>", "", "the"])
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [[4], [2], [0], [2], [3]]
+    assert LexiconSpeller(LEXICON).spell([]).shape == (0, 1)
+
+
+def test_the_first_of_two_equal_words_counts():
+    assert LexiconSpeller((*LEXICON, "the")).spell(["the"]).tolist() == [[3]]
+
+
+@pytest.mark.parametrize("missing", ["<S>", "</S>", "<UNK>"])
+def test_a_vocabulary_without_the_special_words_is_refused(missing):
+    with pytest.raises(FormatError, match=rf"the vocabulary \(4 words\) lacks {missing}"):
+        LexiconSpeller(tuple(word for word in LEXICON if word != missing))
+
+
+# ---------------------------------------------------------------- batches
+
+
+@given(st.lists(any_sentence, max_size=8))
+def test_a_batch_put_together_again_gives_the_sentences(sentences):
+    spelled = []
+
+    class Speller:
+        def spell(self, words):
+            spelled.extend(words)
+            return np.zeros((len(words), 1), np.int64)
+
+    batch = make_batch(sentences, Speller())
+    assert len(spelled) == len(set(spelled)) == len(batch.chars_UC)
+    assert batch.words_BT.dtype == batch.lengths_B.dtype == np.int64
+    assert batch.words_BT.shape == (len(sentences), max((len(s) + 2 for s in sentences), default=0))
+    for sentence, row, length in zip(sentences, batch.words_BT, batch.lengths_B, strict=True):
+        assert [spelled[i] for i in row[:length]] == ["<S>", *sentence, "</S>"]
+        assert not row[length:].any()
+
+
+def test_distinct_words_are_spelled_once():
+    batch = make_batch([["a", "b", "a"], [], ["b", "<S>"]], Utf8Speller(10))
+    assert batch.chars_UC.shape == (4, 10)
+    assert batch.lengths_B.tolist() == [5, 2, 4]
+    assert batch.words_BT.tolist() == [[0, 1, 2, 1, 3], [0, 3, 0, 0, 0], [0, 2, 0, 3, 0]]
+
+
+@given(
+    lengths=st.lists(st.integers(0, 40), max_size=60),
+    sentences=st.integers(1, 10),
+    places=st.integers(1, 100),
+)
+def test_every_sentence_is_in_one_batch_within_the_limits(lengths, sentences, places):
+    batches = list(plan_batches(lengths, sentences=sentences, places=places))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert 1 <= len(batch) <= sentences
+        assert len(batch) == 1 or len(batch) * (max(lengths[i] for i in batch) + 2) <= places
+    in_order = [lengths[i] for batch in batches for i in batch]
+    assert in_order == sorted(lengths, reverse=True)
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_batches_are_not_smaller_than_the_limits_ask(lengths):
+    assert len(list(plan_batches(lengths, sentences=5, places=10_000))) == -(-len(lengths) // 5)

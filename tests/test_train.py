@@ -1,0 +1,386 @@
+"""Training: packed streams, softmax heads, exact resume of killed processes, and that it learns."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from elmokit.checkpoint import read_native
+from elmokit.errors import MismatchError, OutputError, TextError
+from elmokit.model import Elmo, load
+from elmokit.text import Utf8Speller
+from elmokit.train import run
+from elmokit.train.corpus import encode
+from elmokit.train.evaluate import perplexity
+from elmokit.train.initial import initial_arrays
+from elmokit.train.recipe import PRESETS, Recipe
+from elmokit.train.softmax import Softmax, draw_log_uniform, log_expected
+from elmokit.train.streams import BEGIN, END, UNK, Streams
+from elmokit.train.vocabulary import build_vocabulary, count_words, load_vocabulary
+
+RECIPE = Recipe(batch_size=4, unroll=6, epochs=3.0, samples=0, warmup=5)
+
+
+def make_text(sentences, *, seed=0):
+    """A small language: a subject, a verb that agrees with it, an object, a full stop."""
+    generator = np.random.default_rng(seed)
+    lines = []
+    for _ in range(sentences):
+        plural = generator.random() < 0.5
+        subject = generator.choice(["dogs", "cats", "birds"] if plural else ["dog", "cat", "bird"])
+        lines.append(f"the {subject} {'see' if plural else 'sees'} {generator.choice(['fish', 'food', 'trees'])} .")
+    return "".join(f"{line}\n" for line in lines)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(make_text(600))
+    return path
+
+
+def make_settings(text, **changes):
+    recipe = replace(RECIPE, **changes.pop("recipe", {}))
+    values = {"texts": [str(text)], "config": make_config(), "recipe": recipe, "min_count": 1, "evaluate_every": 20}
+    return run.Settings(**{**values, "save_every": 7, **changes})
+
+
+def make_corpus(sentences, folder, vocabulary=None):
+    counts = count_words(sentences)
+    vocabulary = vocabulary or build_vocabulary(counts, min_count=1, max_words=None)
+    return encode(sentences, vocabulary, counts, Utf8Speller(20), folder), vocabulary
+
+
+# ---------------------------------------------------------------- vocabulary
+
+
+def test_vocabulary_is_sorted_by_count_then_alphabet():
+    counts = Counter({"b": 2, "a": 2, "c": 5, "rare": 1, "<UNK>": 9})
+    assert build_vocabulary(counts, min_count=2, max_words=None) == ("<S>", "</S>", "<UNK>", "c", "a", "b")
+    assert build_vocabulary(counts, min_count=1, max_words=5) == ("<S>", "</S>", "<UNK>", "c", "a")
+    with pytest.raises(TextError, match="at least 9 times"):
+        build_vocabulary(counts, min_count=9, max_words=None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a\nb\n", "expected <S> </S> <UNK>"),
+        ("<S>\n</S>\n<UNK>\na\nb\na\n", "more than once"),
+        ("<S>\n</S>\n<UNK>\nrare\noften\n", "not sorted"),
+    ],
+)
+def test_a_vocabulary_that_the_sampler_cannot_use_is_refused(tmp_path, lines, message):
+    path = tmp_path / "vocab.txt"
+    path.write_text(lines)
+    with pytest.raises(TextError, match=message):
+        load_vocabulary(path, Counter({"often": 9, "rare": 1, "a": 3, "b": 2}))
+
+
+# ---------------------------------------------------------------- streams
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 7), min_size=3, max_size=12),
+    rows=st.integers(1, 3),
+    unroll=st.integers(1, 6),
+    seed=st.integers(0, 5),
+)
+def test_windows_read_every_sentence_in_both_directions(tmp_path_factory, lengths, rows, unroll, seed):
+    """Put back together, the windows of one row are whole sentences, forward and mirrored, with targets shifted."""
+    numbers = itertools.count()
+    sentences = [[f"w{next(numbers)}" for _ in range(n)] for n in lengths]
+    if not any(sentences):
+        return
+    corpus, vocabulary = make_corpus(sentences, tmp_path_factory.mktemp("corpus"))
+    streams = Streams(corpus, rows=rows, unroll=unroll, seed=seed)
+    windows = list(streams.all_windows(epoch=0))
+    assert sum(w.n_places for w in windows) == corpus.n_places // rows * rows
+    spelling = {tuple(chars): word for chars, word in zip(corpus.chars, vocabulary, strict=True)}
+    read = np.concatenate([w.chars_UC[w.words_TZB] for w in windows])
+    predicted = np.concatenate([w.targets_TZB for w in windows])
+    whole = {tuple(s) for s in sentences if s}
+    for b in range(rows):
+        for z, (first, last) in enumerate([("<S>", "</S>"), ("</S>", "<S>")]):
+            inputs = [spelling[tuple(chars)] for chars in read[:, z, b]]
+            targets = [vocabulary[i] for i in predicted[:, z, b]]
+            starts = [i for i, word in enumerate(inputs) if word == first]
+            for start, end in itertools.pairwise(starts):
+                found = inputs[start + 1 : end]
+                assert targets[start:end] == [*found, last]
+                assert tuple(found[::-1] if z else found) in whole
+
+
+def test_words_outside_the_vocabulary_are_spelled_but_predicted_as_unknown(tmp_path):
+    sentences = [["known", "strange"]] * 3
+    corpus, vocabulary = make_corpus(sentences, tmp_path, ("<S>", "</S>", "<UNK>", "known"))
+    window = next(Streams(corpus, rows=1, unroll=3, seed=None).all_windows(0))
+    assert window.targets_TZB[:, 0, 0].tolist() == [3, UNK, END]
+    assert window.targets_TZB[:, 1, 0].tolist() == [UNK, 3, BEGIN]
+    strange = Utf8Speller(20).spell(["strange"])[0]
+    np.testing.assert_array_equal(window.chars_UC[window.words_TZB[2, 0, 0]], strange)
+
+
+def test_every_epoch_has_its_own_order_and_the_same_seed_the_same(tmp_path):
+    sentences = [[f"w{i}"] for i in range(50)]
+    corpus, _ = make_corpus(sentences, tmp_path)
+
+    def targets(seed, epoch):
+        return Streams(corpus, rows=2, unroll=10, seed=seed).window(epoch, 0).targets_TZB.tolist()
+
+    assert targets(1, 0) == targets(1, 0)
+    assert targets(1, 0) != targets(1, 1)
+    assert targets(1, 0) != targets(2, 0)
+
+
+# ---------------------------------------------------------------- softmax
+
+
+def make_softmax(n_words, width, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    head = Softmax(n_words, width)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(n_words, width, generator=generator))
+        head.bias.copy_(torch.randn(n_words, generator=generator))
+    return head
+
+
+def test_full_loss_and_log_probabilities_are_the_softmax():
+    head, x, targets = make_softmax(7, 3), torch.randn(5, 3), torch.tensor([0, 6, 3, 3, 1])
+    exact = torch.log_softmax(x @ head.weight.T + head.bias, 1)[range(5), targets]
+    torch.testing.assert_close(head.log_probabilities(x, targets), exact)
+    torch.testing.assert_close(head.full_loss(x, targets), -exact.mean())
+
+
+def test_log_uniform_draws_are_distinct_and_as_likely_as_stated():
+    n_words, samples = 40, 8
+    generator = torch.Generator().manual_seed(0)
+    seen, expected, rounds = torch.zeros(n_words), torch.zeros(n_words), 4000
+    for _ in range(rounds):
+        rows, tries = draw_log_uniform(n_words, samples, generator)
+        assert len(set(rows.tolist())) == samples
+        assert tries >= samples
+        seen[rows] += 1
+        expected += log_expected(torch.arange(n_words), n_words, tries).exp()
+    assert seen.sum() == rounds * samples
+    torch.testing.assert_close(seen / rounds, expected / rounds, atol=0.03, rtol=0.0)
+
+
+def test_sampled_loss_draws_towards_the_full_loss():
+    """With nearly all words drawn, the corrected loss is close to the exact one, and so is its gradient."""
+    head, x = make_softmax(60, 4), torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
+    targets = torch.arange(50)
+    generator = torch.Generator().manual_seed(2)
+    full = head.full_loss(x, targets)
+    sampled = torch.stack([head.sampled_loss(x, targets, samples=58, generator=generator) for _ in range(20)]).mean()
+    assert abs(full - sampled).item() < 0.05 * full.item()
+
+
+def test_small_vocabularies_get_the_full_softmax():
+    assert Recipe(samples=8192).with_samples_for(10_000).samples == 0
+    assert Recipe(samples=8192).with_samples_for(50_000).samples == 8192
+
+
+# ---------------------------------------------------------------- perplexity
+
+
+def test_perplexity_is_that_of_the_reference(tmp_path):
+    """Against NumPy: the state runs on from sentence to sentence, each direction reads its own stream."""
+    config = make_config()
+    sentences = [line.split() for line in make_text(30).splitlines()]
+    corpus, vocabulary = make_corpus(sentences, tmp_path)
+    arrays = initial_arrays(config, seed=3, n_words=len(vocabulary))
+    elmo_arrays = {name: a.astype(np.float64) for name, a in arrays.items()}
+    head = Softmax(len(vocabulary), config.lstm.projection_dim)
+    head.load_state_dict({k: torch.from_numpy(arrays[f"softmax.{k}"]) for k in ("weight", "bias")})
+    from elmokit.network import BiLM
+
+    found = perplexity(BiLM.from_arrays(config, arrays), head, corpus)
+    assert found.places == corpus.n_places
+    losses = [_reference_loss(z, sentences, vocabulary, config, elmo_arrays) for z in (0, 1)]
+    np.testing.assert_allclose([found.forward, found.backward], np.exp(losses), rtol=1e-5)
+    assert math.isclose(found.mean, math.exp(sum(losses) / 2), rel_tol=1e-5)
+
+
+def _reference_loss(z, sentences, vocabulary, config, arrays):
+    marks = ("<S>", "</S>")
+    texts = [s[::-1] if z else s for s in sentences]
+    inputs = [w for s in texts for w in (marks[z], *s)]
+    targets = [vocabulary.index(w) for s in texts for w in (*s, marks[1 - z])]
+    xs = [reference.word_vector(w, config, arrays) for w in inputs]
+    for k in range(config.lstm.n_layers):
+        kernel, bias, projection = (arrays[f"lstm.{k}.{name}"][z] for name in ("kernel", "bias", "projection"))
+        zeros = np.zeros(config.lstm.projection_dim), np.zeros(config.lstm.dim)
+        ys, _, _ = reference.lstm(xs, *zeros, kernel, bias, projection, config.lstm)
+        xs = [x + y for x, y in zip(xs, ys, strict=True)] if k else ys
+    logits = np.stack(xs) @ arrays["softmax.weight"].T + arrays["softmax.bias"]
+    log_sum = np.log(np.exp(logits).sum(1))
+    return (log_sum - logits[range(len(targets)), targets]).mean()
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_training_learns_and_leaves_a_model_that_embeds(text, tmp_path):
+    out = tmp_path / "model"
+    summary = run.train(make_settings(text, recipe={"epochs": 8.0}), out, progress=False)
+    assert summary.finished
+    # Chance gives 14 words; the language has six subjects, one verb for each number, three objects.
+    assert summary.perplexity < 3.0
+    elmo = load(out)
+    assert next(elmo.embed(["the dog sees fish .".split()])).shape == (5, 8)
+    assert next(elmo.embed([["the"]], state="warm")).shape == (1, 8)
+    log = [json.loads(line) for line in (out / "training" / "log.jsonl").read_text().splitlines()]
+    assert min(entry["mean"] for entry in log if "mean" in entry) == summary.perplexity
+    assert f"mean {summary.perplexity:.2f}" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adagrad"])
+def test_both_optimisers_and_both_softmaxes_lower_the_perplexity(tmp_path, optimizer):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{' '.join(f'w{(i * k) % 30}' for k in range(1, 7))}\n" for i in range(400)))
+    recipe = {"optimizer": optimizer, "samples": 5, "learning_rate": 0.01 if optimizer == "adamw" else 0.2}
+    out = tmp_path / "model"
+    summary = run.train(make_settings(text, recipe=recipe, evaluate_every=10_000), out, progress=False)
+    assert summary.perplexity < 20
+
+
+def test_stopping_and_resuming_gives_the_same_bytes(text, tmp_path):
+    """Interrupted after every few updates, in the middle of epochs: the weights are bitwise those of one run."""
+    settings = make_settings(text)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run.train(settings, whole, progress=False)
+    steps = [_train_until(settings, parts, stop_after=11)]
+    while not steps[-1].finished:
+        steps.append(_train_until(None, parts, stop_after=11))
+    assert len(steps) > 5
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    a, b = (read_native(folder) for folder in (whole, parts))
+    assert all((a.arrays[name] == b.arrays[name]).all() for name in a.arrays)
+
+
+def _train_until(settings, out, *, stop_after):
+    """Run in this process and send it Ctrl-C after some updates."""
+    from elmokit.train.loop import Trainer
+
+    step, done = Trainer.step, []
+
+    def stopping_step(trainer):
+        loss = step(trainer)
+        done.append(loss)
+        if len(done) == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    Trainer.step = stopping_step
+    try:
+        return run.train(settings, out, progress=False) if settings else run.resume(out, progress=False)
+    finally:
+        Trainer.step = step
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from conftest import make_config
+from test_train import make_settings
+from elmokit.train import run
+import torch
+torch.set_num_threads(1)
+out, text = sys.argv[1:]
+if Path(out, "training", "settings.json").exists():
+    run.resume(out, progress=False)
+else:
+    run.train(make_settings(text, recipe={"epochs": 12.0}), out, progress=False)
+"""
+
+
+def test_killed_processes_lose_nothing(text, tmp_path):
+    """kill -9 at moments that hit counting, training, evaluating and saving; the last run's bytes are those of one run."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _run_child(whole, text, seconds=None) == 0
+    delays, codes = itertools.chain([1.7, 2.0, 2.3, 2.6, 3.0], itertools.repeat(None)), []
+    while 0 not in codes:
+        codes.append(_run_child(killed, text, seconds=next(delays)))
+        if killed.exists() and (killed / "model.safetensors").exists():
+            load(killed)  # whatever stands under the final names is whole
+    assert codes.count(-signal.SIGKILL) >= 1
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+def _run_child(out, text, *, seconds):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(out), str(text)], env=environment)
+    if seconds is not None:
+        time.sleep(seconds)
+        child.kill()
+    return child.wait(timeout=300)
+
+
+def test_a_run_is_not_started_over_another(text, tmp_path):
+    out = tmp_path / "model"
+    settings = make_settings(text, recipe={"epochs": 0.1})
+    run.train(settings, out, progress=False)
+    with pytest.raises(OutputError, match="--resume"):
+        run.train(settings, out, progress=False)
+    with pytest.raises(OutputError, match="no training run"):
+        run.resume(tmp_path / "nothing", progress=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match="not empty"):
+        run.train(settings, tmp_path / "full", progress=False)
+
+
+def test_a_changed_text_is_not_continued(text, tmp_path):
+    out = tmp_path / "model"
+    run.train(make_settings(text, recipe={"epochs": 0.1}), out, progress=False)
+    text.write_text(make_text(600, seed=1))
+    with pytest.raises(MismatchError, match="have changed"):
+        run.resume(out, progress=False)
+
+
+def test_too_little_text_is_refused_and_leaves_nothing(tmp_path):
+    text = tmp_path / "text.txt"
+    for content, message in [("", "no word"), ("a b .\n" * 3, "no sentence"), (make_text(150), "too short")]:
+        text.write_text(content)
+        recipe = {"batch_size": 64, "unroll": 64}
+        with pytest.raises(TextError, match=message):
+            run.train(make_settings(text, recipe=recipe), tmp_path / "model", progress=False)
+        assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_presets_have_the_published_sizes():
+    millions = {name: _n_parameters(config) / 1e6 for name, config in PRESETS.items()}
+    # formats.md, catalogue: 13.6, 28.0, 93.6 million parameters
+    assert [round(millions[name], 1) for name in ("small", "medium", "original")] == [13.6, 28.0, 93.6]
+
+
+def _n_parameters(config):
+    from elmokit.checkpoint import network_shapes
+
+    return sum(math.prod(shape) for shape in network_shapes(config).values())
+
+
+def test_a_trained_model_goes_to_allennlp_and_back(text, tmp_path):
+    from elmokit.formats import allennlp, read
+
+    run.train(make_settings(text, recipe={"epochs": 0.1}), tmp_path / "model", progress=False)
+    allennlp.write(read(tmp_path / "model"), tmp_path / "there")
+    sentence = ["the dog sees fish .".split()]
+    a, b = (next(Elmo(read(tmp_path / name)).embed(sentence)) for name in ("model", "there"))
+    np.testing.assert_array_equal(a, b)
