@@ -18,7 +18,7 @@ EXPLANATION = f"""
 Under each of the {{count}} uses of 'cell' stand the {NEAREST} uses whose vectors are nearest to it, with their cosine.
 In layer 0, which sees only the letters of a word, a word is the same everywhere: the lowest cosine is {{spelling:.2f}}.
 In the top layer, compared above, the network has read the sentence from both ends: cosines from {{lowest:.2f}} to
-{{highest:.2f}}. Uses of one meaning tend to lie together, though nobody told the network what any of them mean.
+{{highest:.2f}}. Uses in like surroundings lie together, and so, often, do uses of one meaning: nobody told it any.
 """
 
 

@@ -44,7 +44,6 @@ OWNERS = {
 
 PUBLIC_NAMES = [
     "Carry",
-    "DownloadError",
     "Elmo",
     "ElmoError",
     "FormatError",

@@ -175,7 +175,9 @@ def test_scalar_mixes_of_a_network(mixed, version, keep, norm):
             name = f"{version}_{'layernorm' if norm else 'plain'}{'_keep' if keep else ''}_rep{k}"
             kept = [
                 (i, m, length)
-                for i, (m, length) in enumerate(zip(mix(layers).split(batch.lengths_B.tolist()), batch.lengths_B, strict=True))
+                for i, (m, length) in enumerate(
+                    zip(mix(layers).split(batch.lengths_B.tolist()), batch.lengths_B, strict=True)
+                )
             ]
             for i, vectors, length in kept:
                 if length == 2:

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elmokit.errors import DownloadError as DownloadError
     from elmokit.errors import ElmoError as ElmoError
     from elmokit.errors import FormatError as FormatError
     from elmokit.errors import MismatchError as MismatchError
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Carry",
-    "DownloadError",
     "Elmo",
     "ElmoError",
     "FormatError",

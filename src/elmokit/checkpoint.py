@@ -239,18 +239,9 @@ _HEADER = {"model_type": "elmo", "elmokit_version": 1}  # of config.json, beside
 
 def read_native(folder: str | Path) -> Checkpoint:
     """Read our own folder: config.json, model.safetensors, and where they are there vocab.txt and README.md."""
-    from safetensors import SafetensorError, safe_open
-
     folder = Path(folder)
     config = _parse_native(read_bytes(folder / CONFIG), where=str(folder / CONFIG))
-    where = str(folder / WEIGHTS)
-    try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as file:
-            names = list(file.keys())
-            check_arrays({name: tuple(file.get_slice(name).get_shape()) for name in names}, config, where=where)
-            arrays = {name: _as_float32(file.get_tensor(name), f"{where}: {name!r}") for name in names}
-    except (SafetensorError, OSError) as error:
-        raise FormatError(f"{where} is not a whole safetensors file ({error}); copy or fetch it again") from None
+    arrays = _read_safetensors(folder / WEIGHTS, config)
     vocabulary, card = folder / VOCABULARY, folder / CARD
     words = read_vocabulary(vocabulary) if vocabulary.is_file() else None
     check_vocabulary(words, arrays, where=str(vocabulary))
@@ -265,10 +256,19 @@ def _parse_native(content: bytes, *, where: str) -> Config:
     return parse_config(options, where=where)
 
 
-def _as_float32(array: NDArray[Any], where: str) -> NDArray[np.float32]:
-    if array.dtype.kind != "f":
-        raise FormatError(f"{where}: expected floating-point numbers, found {array.dtype}")
-    return array.astype(np.float32, copy=False)
+def _read_safetensors(path: Path, config: Config) -> Arrays:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            for name, part in parts.items():
+                if part.get_dtype() not in ("F16", "F32", "F64"):
+                    raise FormatError(f"{path}: array {name!r}: expected F16, F32 or F64, found {part.get_dtype()}")
+            check_arrays({name: tuple(part.get_shape()) for name, part in parts.items()}, config, where=str(path))
+            return {name: file.get_tensor(name).astype(np.float32, copy=False) for name in parts}
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is not a whole safetensors file ({error}); copy or fetch it again") from None
 
 
 def read_vocabulary(path: str | Path) -> tuple[str, ...]:

@@ -24,21 +24,26 @@ Model = Annotated[Path | None, Option("--model", help="model folder or zip; with
 Threads = Annotated[int | None, Option(min=1, help="processor threads")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from elmokit import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def elmo(
-    debug: Annotated[bool, Option("--debug", help="show the whole trace of an error")] = False,  # noqa: ARG001 - in main
-    version: Annotated[bool, Option("--version", help="print the version and stop", is_eager=True)] = False,
+    debug: Annotated[bool, Option("--debug", help="show the whole trace of an error")] = False,  # read in main()
+    version: Annotated[
+        bool, Option("--version", help="print the version and stop", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """ELMo: vectors of words in context.
 
     Data goes to standard output, notices and progress to standard error. Exit codes: 0 done, 1 an error told in one
     sentence, 2 wrong usage, 130 interrupted.
     """
-    if version:
-        from elmokit import __version__
-
-        print(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -175,9 +180,7 @@ def train(
     dropout: Annotated[float, Option(min=0.0, max=0.9, help="on every layer's input and on the output")] = 0.1,
     seed: Annotated[int, Option(min=0, help="of weights, order of sentences, dropout and negatives")] = 1,
     evaluate_every: Annotated[int, Option(min=1, help="updates between two held-out evaluations")] = 1000,
-    evaluate_places: Annotated[
-        int, Option(min=0, help="held-out places of an evaluation within the run; 0: all, as always at the end")
-    ] = 0,
+    evaluate_places: Annotated[int, Option(min=0, help="held-out places of an evaluation; 0: all of them")] = 0,
     save_every: Annotated[int, Option(min=1, help="updates between two saved states")] = 500,
     threads: Threads = None,
     resume: Annotated[bool, Option("--resume", help="continue the run in OUT; it knows its settings")] = False,
@@ -195,7 +198,7 @@ def train(
     else:
         recipe = Recipe(
             optimizer=optimizer,
-            learning_rate=learning_rate or DEFAULT_RATES[optimizer],
+            learning_rate=DEFAULT_RATES[optimizer] if learning_rate is None else learning_rate,
             batch_size=batch_size,
             unroll=unroll,
             samples=samples,

@@ -5,7 +5,6 @@
     |- TextError     (ValueError)   an input text cannot be read or embedded
     |- OutputError   (OSError)      an output cannot be written, or an earlier one is in the way
     |- UnknownModel  (LookupError)  no model of that name or path
-    |- DownloadError (OSError)      unreachable, or the hash differs
     |- MissingExtra  (ImportError)  an optional package is absent; names the pip command
     `- MismatchError (ValueError)   two things that must fit do not (state and batch, run and resume)
 
@@ -36,10 +35,6 @@ class OutputError(ElmoError, OSError):
 
 class UnknownModel(ElmoError, LookupError):
     """No model of that name or path."""
-
-
-class DownloadError(ElmoError, OSError):
-    """An address is unreachable, or what came from it has another hash."""
 
 
 class MissingExtra(ElmoError, ImportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,9 +65,9 @@ class Elmo:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over configuration and weights: equal for models that compute the same."""
+        """SHA-256 over configuration, weights and warmed state: equal for models that compute the same."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
-        for name, array in sorted(self.network.arrays().items()):
+        for name, array in sorted({**self.network.arrays(), **self._warm_arrays()}.items()):
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -101,7 +102,8 @@ class Elmo:
             vectors = self._embed_sorted(sentences, self._start(state), batch_size)
         else:
             _refuse("state", state, ["fresh", "warm", "carry"])
-        return (pooled(select(stack_LTD)).numpy() for stack_LTD in vectors)
+        # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
+        return (np.array(pooled(select(stack_LTD)).numpy(), order="C") for stack_LTD in vectors)
 
     def warm(self, sentences: Iterable[Sentence]) -> Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
@@ -110,27 +112,31 @@ class Elmo:
             pass
         if carry.state is None:
             raise MismatchError("warming needs at least one sentence, found none")
-        warmed = object.__new__(Elmo)
-        warmed.__dict__.update(self.__dict__, warm_state=carry.state)
+        warmed = copy.copy(self)
+        warmed.__dict__.pop("fingerprint", None)
+        warmed.warm_state = carry.state
         return warmed
 
     def checkpoint(self) -> Checkpoint:
         """Return the model as plain data."""
-        arrays = {**self.network.arrays(), **self.head}
-        if self.warm_state is not None:
-            arrays |= {"warm.h": self.warm_state.h[:, :, 0].numpy(), "warm.c": self.warm_state.c[:, :, 0].numpy()}
+        arrays = {**self.network.arrays(), **self.head, **self._warm_arrays()}
         return Checkpoint(self.config, arrays, self.vocabulary, self.card)
 
     def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
         """Write the model as a folder of our own: config.json, model.safetensors, vocab.txt, README.md."""
         checkpoint.write_native(self.checkpoint(), folder, dtype=dtype)
 
+    def _warm_arrays(self) -> Arrays:
+        if self.warm_state is None:
+            return {}
+        return {"warm.h": self.warm_state.h[:, :, 0].numpy(), "warm.c": self.warm_state.c[:, :, 0].numpy()}
+
     def _start(self, policy: str) -> State | None:
         if policy == "fresh":
             return None
         if self.warm_state is None:
             raise MismatchError(
-                "this model has no stored warmed state, which state 'warm' starts from; make one with Elmo.warm(sentences)"
+                "this model has no stored state for state='warm' to start from; make one with Elmo.warm(sentences)"
             )
         return self.warm_state
 
@@ -162,7 +168,7 @@ class Elmo:
 
 
 def load(path: str | Path | None = None) -> Elmo:
-    """Open a model folder or zip of any known format; without a path the bundled English model.
+    """Open a model: our folder, or AllenNLP's folder or zip; without a path the bundled English model.
 
     Raises `UnknownModel` where nothing is there and `FormatError` where what is there is no model.
     """
@@ -179,7 +185,8 @@ def _windows(sentences: Iterable[Sentence], size: int) -> Iterator[list[Sentence
     window: list[Sentence] = []
     for number, sentence in enumerate(sentences):
         if isinstance(sentence, str):
-            raise MismatchError(f"sentence {number}: expected a list of tokens, found the string {sentence[:40]!r}; split it")
+            found = f"the string {sentence[:40]!r}"
+            raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
         window.append(sentence)
         if len(window) == size:
             yield window
@@ -196,7 +203,7 @@ def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
     if isinstance(layers, str):
         named = {"all": lambda x: x, "top": lambda x: x[-1], "average": lambda x: x.mean(0)}
         return named[layers] if layers in named else _refuse("layers", layers, list(named))
-    if isinstance(layers, int):
+    if isinstance(layers, int | np.integer):
         if not -n_layers <= layers < n_layers:
             raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
         return lambda stack: stack[layers]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from elmokit.checkpoint import Arrays, CharCNN, Config, Lstm
 from elmokit.errors import MismatchError
 from elmokit.kernels import lstmp
-from elmokit.text import PAD_ID, Batch
+from elmokit.text import N_CHARACTERS, PAD_ID, Batch
 
 # Places whose gates are computed in one product; bounds memory on very long sentences.
 _PLACES_PER_PRODUCT = 8192
@@ -78,7 +78,7 @@ class WordEncoder(nn.Module):
     def __init__(self, cnn: CharCNN, projection_dim: int) -> None:
         super().__init__()
         E, N = cnn.embedding.dim, cnn.n_filters
-        self.char_embed = nn.Parameter(torch.empty(261, E))
+        self.char_embed = nn.Parameter(torch.empty(N_CHARACTERS, E))
         self.cnn = nn.ModuleList(Convolution(width, E, count) for width, count in cnn.filters)
         self.activation = torch.relu if cnn.activation == "relu" else torch.tanh
         self.highway = nn.ModuleList(Highway(N) for _ in range(cnn.n_highway))
@@ -100,7 +100,8 @@ class WordEncoder(nn.Module):
         """
         lengths_U = (chars_UC != PAD_ID).sum(1)
         order = torch.argsort(lengths_U, stable=True)
-        groups = [self._group_maxima(chars_UC[part], lengths_U[part[-1]]) for part in order.split(_WORDS_PER_CONVOLUTION)]
+        parts = order.split(_WORDS_PER_CONVOLUTION)
+        groups = [self._group_maxima(chars_UC[part], lengths_U[part[-1]]) for part in parts]
         return torch.cat(groups)[torch.argsort(order)]
 
     def _group_maxima(self, chars_UC: Tensor, longest: Tensor) -> Tensor:
@@ -136,9 +137,6 @@ class Layer(nn.Module):
         self.projection = nn.Parameter(torch.empty(2, D, P)) if D != P else None
         self.cell_clip = config.cell_clip or None
         self.proj_clip = (config.proj_clip or None) if D != P else None
-        forget = torch.zeros(4 * D)
-        forget[2 * D : 3 * D] = 1.0
-        self.register_buffer("forget_bias", forget, persistent=False)
 
     def forward(
         self, x_TZBP: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
@@ -162,8 +160,10 @@ class Layer(nn.Module):
     def _input_gates(self, x_TZBP: Tensor) -> Tensor:
         """Return the share of the input in the gates (T, Z, B, G), all places of a direction in one product."""
         T, Z, B, P = x_TZBP.shape
+        D = self.bias.shape[1] // 4
         x_ZNP = x_TZBP.transpose(0, 1).reshape(Z, T * B, P)
-        bias_Z1G = (self.bias + self.forget_bias).unsqueeze(1)
+        forget_G = nn.functional.pad(self.bias.new_ones(D), (2 * D, D))
+        bias_Z1G = (self.bias + forget_G).unsqueeze(1)
         gates_ZNG = torch.baddbmm(bias_Z1G, x_ZNP, self.kernel[:, :P])
         return gates_ZNG.view(Z, T, B, -1).transpose(0, 1)
 
@@ -216,10 +216,6 @@ class BiLM(nn.Module):
             network = cls(config, n_words=len(arrays.get("embedding", ())))
         state = {name: torch.tensor(np.asarray(arrays[_array_name(name)])) for name in network.state_dict()}
         network.load_state_dict(state, assign=True)
-        for layer in network.lstm:  # buffers are not in the state and still on the meta device
-            D = config.lstm.dim
-            layer.forget_bias = torch.zeros(4 * D)
-            layer.forget_bias[2 * D : 3 * D] = 1.0
         return network
 
     def arrays(self) -> Arrays:
@@ -229,13 +225,13 @@ class BiLM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.lstm[0].bias.device
+        return next(self.parameters()).device
 
     def zero_state(self, rows: int) -> State:
         """Return the state before any text."""
         lstm = self.config.lstm
         shape = (lstm.n_layers, 2, rows)
-        weight = self.lstm[0].bias
+        weight = next(self.parameters())
         return State(weight.new_zeros(*shape, lstm.projection_dim), weight.new_zeros(*shape, lstm.dim))
 
     def run(
@@ -246,8 +242,7 @@ class BiLM(nn.Module):
         x_TZBP: word vectors; rows: how many sentences are still there at each step (default: all, always).
         Returns the outputs of layers 1..L, (T, Z, B, P) each, and the state after each row's last step.
         """
-        if state.rows != x_TZBP.shape[2]:
-            raise MismatchError(f"the state has {state.rows} rows, the batch {x_TZBP.shape[2]}; they must be equal")
+        _check_rows(state, x_TZBP.shape[2])
         rows = [x_TZBP.shape[2]] * x_TZBP.shape[0] if rows is None else rows
         layers, h, c = [], [], []
         for k, layer in enumerate(self.lstm):
@@ -267,7 +262,9 @@ class BiLM(nn.Module):
         """
         view = _Streams(batch.words_BT, batch.lengths_B)
         order_B = torch.from_numpy(view.order_B).to(self.device)
-        state = (state or self.zero_state(len(batch.lengths_B))).select(order_B)
+        state = state or self.zero_state(len(batch.lengths_B))
+        _check_rows(state, len(batch.lengths_B))
+        state = state.select(order_B)
         words_UP = self.encoder(torch.from_numpy(batch.chars_UC.astype(np.int64)).to(self.device))
         x_TZBP = words_UP[torch.from_numpy(view.words_TZB).to(self.device)]
         layers, state = self.run(x_TZBP, state, rows=view.rows_T)
@@ -332,6 +329,11 @@ def _layer_norm(layer: Tensor, mask: Tensor | None) -> Tensor:
     mean = (layer * kept).sum() / n
     variance = (((layer - mean) * kept) ** 2).sum() / n
     return (layer - mean) / torch.sqrt(variance + 1e-12)
+
+
+def _check_rows(state: State, rows: int) -> None:
+    if state.rows != rows:
+        raise MismatchError(f"the state has {state.rows} rows, the batch {rows}; they must be equal")
 
 
 def _array_name(parameter: str) -> str:

@@ -58,16 +58,16 @@ class _Lstmp(torch.autograd.Function):
             torch.mul(o, tanh_c[t], out=m[t])
             if projection is None:
                 h[t + 1] = m[t]
-            else:
-                torch.bmm(m[t], projection, out=h[t + 1])
+                continue
+            torch.bmm(m[t], projection, out=h[t + 1])
             if proj_clip is not None:
                 h[t + 1].clamp_(-proj_clip, proj_clip)
         ctx.save_for_backward(activated, kernel, projection, h, c, m, tanh_c)
-        ctx.clips = cell_clip, proj_clip
+        ctx.clips = cell_clip, None if projection is None else proj_clip
         return h[1:].clone(), c[-1].clone()
 
     @staticmethod
-    def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:
         activated, kernel, projection, h, c, m, tanh_c = ctx.saved_tensors
         cell_clip, proj_clip = ctx.clips
         dgates, dprojected = torch.empty_like(activated), torch.empty_like(h[1:])

@@ -54,7 +54,7 @@ class Corpus:
 def encode(
     sentences: Iterable[Sequence[str]], vocabulary: Sequence[str], words: Iterable[str], speller: Speller, folder: Path
 ) -> Corpus:
-    """Number a text into two files under `folder` and return it mapped, so that memory does not grow with it.
+    """Number a text into a file under `folder` and return it mapped: in memory are 8 bytes a sentence, not the tokens.
 
     `words`: all distinct words of the text, in any fixed order. Empty sentences are left out.
     """
@@ -63,20 +63,21 @@ def encode(
     for word in words:
         index.setdefault(word, len(index))
     lengths = _write_tokens(sentences, index, folder / "tokens.int32")
-    if not lengths:
+    if not len(lengths):
         raise TextError("the text holds no sentence; expected one tokenised sentence a line")
     tokens = np.memmap(folder / "tokens.int32", np.int32, "r")
-    starts = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
     return Corpus(tokens, starts, speller.spell(list(index)), len(vocabulary))
 
 
-def _write_tokens(sentences: Iterable[Sequence[str]], index: dict[str, int], path: Path) -> list[int]:
-    lengths = []
+def _write_tokens(sentences: Iterable[Sequence[str]], index: dict[str, int], path: Path) -> NDArray[np.int64]:
+    """Write the numbers of all tokens; return the sentences' lengths."""
+    lengths = [np.empty(0, np.int64)]
     with path.open("wb") as file:
         for block in _blocks(sentences, 10_000):
-            lengths += [len(sentence) for sentence in block]
+            lengths.append(np.array([len(sentence) for sentence in block]))
             file.write(np.array([index[word] for sentence in block for word in sentence], np.int32).tobytes())
-    return lengths
+    return np.concatenate(lengths)
 
 
 def _blocks(sentences: Iterable[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:

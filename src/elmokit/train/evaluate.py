@@ -33,8 +33,9 @@ class Perplexity:
 
 @torch.no_grad()
 def perplexity(network: BiLM, softmax: Softmax, corpus: Corpus, *, max_places: int | None = None) -> Perplexity:
-    """Return the exact perplexities of a text in document order, or of about its first `max_places` places a row
-    share.
+    """Return the exact perplexities of a text in document order.
+
+    The text is read as up to 16 rows side by side; `max_places` stops all of them after about so many places together.
 
     Words outside the vocabulary count as <UNK> where they are predicted and keep their spelling where they are read.
     """

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -96,10 +97,10 @@ class Trainer:
         return self.softmax.sampled_loss(x_NP, targets_N, samples=self.recipe.samples, generator=self.generator)
 
     def _seed(self, step: int) -> None:
-        """Make dropout and negatives a function of the run's seed and the step."""
-        seed = (self.recipe.seed << 40) + step
-        torch.manual_seed(seed)
-        self.generator.manual_seed(seed)
+        """Make dropout (torch's own generator) and negatives functions of the run's seed and the step."""
+        dropout, negatives = np.random.SeedSequence((self.recipe.seed, step)).generate_state(2).tolist()
+        torch.manual_seed(dropout)
+        self.generator.manual_seed(negatives)
 
     def _set_learning_rate(self, step: int) -> None:
         for group in self.optimizer.param_groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from elmokit.checkpoint import CharCNN, Config, Embedding, Lstm
@@ -15,7 +15,11 @@ _TINY_FILTERS = [(1, 16), (2, 16), (3, 32), (4, 64), (5, 128)]
 
 def _config(dim: int, projection_dim: int, n_highway: int, filters: list[tuple[int, int]]) -> Config:
     cnn = CharCNN(
-        embedding=Embedding(dim=16), filters=filters, activation="relu", n_highway=n_highway, max_characters_per_token=50
+        embedding=Embedding(dim=16),
+        filters=filters,
+        activation="relu",
+        n_highway=n_highway,
+        max_characters_per_token=50,
     )
     lstm = Lstm(
         projection_dim=projection_dim, dim=dim, n_layers=2, cell_clip=3.0, proj_clip=3.0, use_skip_connections=True
@@ -58,6 +62,4 @@ class Recipe:
 
     def with_samples_for(self, n_words: int) -> Recipe:
         """Return this recipe with the full softmax where sampling would not save work."""
-        from dataclasses import replace
-
         return self if 2 * self.samples < n_words else replace(self, samples=0)

@@ -39,8 +39,7 @@ _LOG_EVERY = 50
 class Settings:
     """Everything a run is told; written to disk, so that it can be continued with nothing but its folder.
 
-    evaluate_every and save_every count updates; evaluate_places bounds the held-out places of an evaluation within the
-    run (0: all of them, as always at the end).
+    evaluate_every and save_every count updates; evaluate_places bounds the held-out places of an evaluation (0: all).
     """
 
     texts: list[str]
@@ -74,8 +73,8 @@ def train(settings: Settings, out: str | Path, *, progress: bool = True) -> Summ
     saved = SavedRun(Path(out))
     if saved.exists():
         raise OutputError(f"{out} holds a training run; continue it with --resume, or choose another folder")
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise OutputError(f"{out} exists and is not empty; choose another folder")
+    if not saved.may_begin():
+        raise OutputError(f"{out} exists and is not an empty folder; choose another one")
     return _Run(settings, saved, progress=progress).go()
 
 
@@ -103,13 +102,14 @@ class _Run:
     def __init__(self, settings: Settings, saved: SavedRun, *, progress: bool) -> None:
         self.settings, self.saved, self.progress = settings, saved, progress
         self.vocabulary, train_corpus, heldout = self._corpora()
+        needed = settings.recipe.batch_size * settings.recipe.unroll
+        if train_corpus.n_places < needed:
+            raise TextError(
+                f"the text is too short: {train_corpus.n_places:,} places, a single update takes {needed:,}; "
+                "give more text or a smaller batch"
+            )
         self._check_same_text(train_corpus, heldout)
         self.trainer = Trainer(settings.config, settings.recipe, train_corpus, heldout)
-        if self.trainer.streams.steps == 0:
-            raise TextError(
-                f"the text is too short: {train_corpus.n_places:,} places, a single update takes "
-                f"{settings.recipe.batch_size * settings.recipe.unroll:,}; give more text or a smaller batch"
-            )
 
     def go(self) -> Summary:
         """Train to the end, or to an interruption, and say how it went."""
@@ -119,7 +119,7 @@ class _Run:
         with _stop_flag() as stopped:
             finished = self._loop(stopped)
         if finished:
-            self._evaluate(max_places=None)
+            self._evaluate()
         self._save()
         at = self.trainer.progress
         return Summary(at.best, at.step, at.places, finished)
@@ -127,6 +127,8 @@ class _Run:
     # ------------------------------------------------------------ text
 
     def _corpora(self) -> tuple[tuple[str, ...], Corpus, Corpus]:
+        if "-" in (*self.settings.texts, self.settings.heldout):
+            raise TextError("training reads its texts more than once, which standard input cannot give; name files")
         counts = count_words(self._bar(self._train_sentences(), "counting"))
         settings = self.settings
         if settings.vocabulary:
@@ -190,16 +192,16 @@ class _Run:
                     self._report(bar, losses)
                     losses.clear()
                 if step % settings.evaluate_every == 0 and step < trainer.total_steps:
-                    self._evaluate(max_places=settings.evaluate_places or None)
+                    self._evaluate()
                 if step % settings.save_every == 0:
                     self._save()
         return not stopped
 
-    def _training_bar(self) -> tqdm:  # type: ignore[type-arg]
+    def _training_bar(self) -> tqdm:
         at, total = self.trainer.progress.step, self.trainer.total_steps
         return tqdm(total=total, initial=at, desc="training", unit=" updates", disable=not self.progress)
 
-    def _report(self, bar: tqdm, losses: list[float]) -> None:  # type: ignore[type-arg]
+    def _report(self, bar: tqdm, losses: list[float]) -> None:
         at = self.trainer.progress
         loss, speed = sum(losses) / len(losses), at.places / at.seconds
         epoch = at.step / self.trainer.streams.steps
@@ -207,9 +209,9 @@ class _Run:
         bar.set_postfix_str(f"epoch {epoch:.2f}, {speed:,.0f} tokens/s, loss {loss:.3f}{heldout}")
         self.saved.log(step=at.step, epoch=epoch, places=at.places, seconds=at.seconds, loss=loss)
 
-    def _evaluate(self, *, max_places: int | None) -> None:
-        """Measure held-out perplexity; keep the model if it is the best so far."""
-        result, at = self.trainer.evaluate(max_places), self.trainer.progress
+    def _evaluate(self) -> None:
+        """Measure held-out perplexity, always on the same places; keep the model if it is the best so far."""
+        result, at = self.trainer.evaluate(self.settings.evaluate_places or None), self.trainer.progress
         self.saved.log(step=at.step, places=at.places, seconds=at.seconds, time=time.time(), **_as_log(result))
         if self.progress:
             tqdm.write(_line(at.step, result), file=sys.stderr)
@@ -228,7 +230,12 @@ class _Run:
 
 
 def _as_log(result: Perplexity) -> dict[str, float]:
-    return {"forward": result.forward, "backward": result.backward, "mean": result.mean, "heldout_places": result.places}
+    return {
+        "forward": result.forward,
+        "backward": result.backward,
+        "mean": result.mean,
+        "heldout_places": result.places,
+    }
 
 
 def _line(step: int, result: Perplexity) -> str:
@@ -258,7 +265,7 @@ Text:
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in two; a second Ctrl-C stops at once."""
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in two; a second one stops at once."""
     stopped: list[int] = []
 
     def note(number: int, _frame: object) -> None:

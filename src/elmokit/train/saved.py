@@ -29,6 +29,11 @@ class SavedRun:
         """Tell whether a run has been started here."""
         return self.settings_file.is_file()
 
+    def may_begin(self) -> bool:
+        """Tell whether a run may start here: nothing is there but what a run leaves that ended before it had begun."""
+        out = self.folder.parent
+        return not out.exists() or (out.is_dir() and all(path == self.folder for path in out.iterdir()))
+
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Write what the run was told."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +72,6 @@ class SavedRun:
             replace_file(path, content)
         except OSError as error:
             raise OutputError(
-                f"{path} cannot be written ({error.strerror}); the last saved state is whole: make room, then run again "
-                "with --resume"
+                f"{path} cannot be written ({error.strerror}); the last saved state is whole: make room, then run "
+                "again with --resume"
             ) from None

@@ -47,7 +47,9 @@ def load_vocabulary(path: str | Path, counts: Counter[str]) -> tuple[str, ...]:
     """
     words = read_vocabulary(path)
     if words[:3] != SPECIALS:
-        raise TextError(f"{path}: expected {' '.join(SPECIALS)} on the first three lines, found {' '.join(words[:3])!r}")
+        raise TextError(
+            f"{path}: expected {' '.join(SPECIALS)} on the first three lines, found {' '.join(words[:3])!r}"
+        )
     if len(set(words)) != len(words):
         twice = next(word for word, n in Counter(words).items() if n > 1)
         raise TextError(f"{path}: the word {twice!r} stands in it more than once; remove the repetition")

@@ -1,0 +1,66 @@
+"""What the tests of checkpoint files share: comparing models, catching refusals, making folders and archives."""
+
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from elmokit import formats
+from elmokit.checkpoint import Checkpoint, Config, network_shapes
+from elmokit.errors import FormatError
+from elmokit.formats import allennlp
+
+SPECIALS = ("<S>", "</S>", "<UNK>")
+
+
+def assert_same(found, expected):
+    """The same model, bit for bit."""
+    assert found.config == expected.config
+    assert found.vocabulary == expected.vocabulary
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert found.arrays[name].dtype == array.dtype == np.float32, name
+        np.testing.assert_array_equal(found.arrays[name], array, err_msg=name)
+
+
+def refusal(path, *, error=FormatError):
+    """The message with which a model is refused: one line that names the place."""
+    with pytest.raises(error) as caught:
+        formats.read(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 1000
+    return message
+
+
+def rewritten(checkpoint, folder):
+    """The model, written in AllenNLP's format and read back."""
+    allennlp.write(checkpoint, folder)
+    return formats.read(folder)
+
+
+def make_word_checkpoint(lstm, words):
+    """A model without characters: a row of a table for each word."""
+    config = Config(lstm=lstm)
+    shapes = {"embedding": (len(words), lstm.projection_dim), **network_shapes(config)}
+    generator = np.random.default_rng(len(words))
+    arrays = {name: generator.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
+    return Checkpoint(config, arrays, tuple(words))
+
+
+def read_datasets(path):
+    """Name -> array of every dataset of an HDF5 file."""
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, node: arrays.update({name: node[()]} if isinstance(node, h5py.Dataset) else {}))
+    return arrays
+
+
+def pack(path, members, *, compression=zipfile.ZIP_DEFLATED):
+    """Write a zip of name -> bytes; return its path."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
