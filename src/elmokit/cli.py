@@ -26,9 +26,9 @@ Threads = Annotated[int | None, Option(min=1, help="processor threads")]
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from elmokit import __version__
+        from importlib.metadata import version as installed
 
-        print(__version__)
+        print(installed("elmokit"))
         raise typer.Exit
 
 

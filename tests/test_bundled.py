@@ -1,0 +1,77 @@
+"""The model in the package: there without a network, small, and a real ELMo."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import elmokit
+from elmokit import formats
+from elmokit.network import BiLM
+from elmokit.text import read_sentences
+from elmokit.train.corpus import encode
+from elmokit.train.evaluate import perplexity
+from elmokit.train.softmax import Softmax
+from elmokit.train.vocabulary import count_words
+
+if not formats.BUNDLED.is_dir():
+    pytest.skip("this checkout holds no bundled model; make train-bundled makes one", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return elmokit.load()
+
+
+def cosine(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_it_is_small_and_whole(bundled):
+    files = {path.name: path.stat().st_size for path in formats.BUNDLED.iterdir()}
+    assert files.keys() >= {"config.json", "model.safetensors", "vocab.txt", "README.md"}
+    assert sum(files.values()) <= 28_000_000
+    assert bundled.checkpoint().n_parameters <= 14_000_000
+    assert len(bundled.vocabulary) == len(bundled.head["softmax.bias"])
+    assert bundled.vocabulary[:3] == ("<S>", "</S>", "<UNK>")
+
+
+def test_the_card_says_what_a_user_must_know(bundled):
+    for heading in ("Data", "Training", "Quality", "Limits", "Licence"):
+        assert f"## {heading}" in bundled.card
+    assert "CC BY-SA" in bundled.card
+    assert "@" not in bundled.card  # no place left to fill in
+
+
+def test_spelling_makes_misspelt_and_inflected_words_neighbours(bundled):
+    words = ["definitely", "definately", "walking", "walked", "London", "blue"]
+    vectors = next(bundled.embed([words], layers=0))
+    near = [cosine(vectors[0], vectors[1]), cosine(vectors[2], vectors[3])]
+    far = [cosine(a, b) for a, b in pairwise(vectors[[0, 2, 4, 5]])]
+    assert min(near) > max(far)
+
+
+def test_context_changes_a_word_and_warm_starts_work(bundled):
+    sentences = ["He sat in a prison cell .".split(), "A blood cell carries oxygen .".split()]
+    for state in ("fresh", "warm"):
+        a, b = (v[:, s.index("cell")] for v, s in zip(bundled.embed(sentences, layers="all", state=state), sentences))
+        np.testing.assert_allclose(a[0], b[0], atol=1e-5)
+        assert cosine(a[-1], b[-1]) < 0.95
+
+
+def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_path):
+    """Exact perplexity on unseen text; the frequencies of these 50,000 words alone give several hundred."""
+    model = formats.read(formats.BUNDLED)
+    text = shared_data / "lm" / "openstax" / "valid.txt.xz"
+    counts = count_words(read_sentences(text))
+    corpus = encode(read_sentences(text), model.vocabulary, counts, model.speller(), tmp_path)
+    head = Softmax(*model.arrays["softmax.weight"].shape)
+    import torch
+
+    head.load_state_dict({k: torch.from_numpy(model.arrays[f"softmax.{k}"]) for k in ("weight", "bias")})
+    found = perplexity(BiLM.from_arrays(model.config, model.arrays), head, corpus, max_places=4000)
+    targets = np.where(corpus.tokens < corpus.n_vocabulary, corpus.tokens, 2)
+    shares = np.exp(model.arrays["softmax.bias"]) / np.exp(model.arrays["softmax.bias"]).sum()
+    unigram = math.exp(-np.log(shares[targets]).mean())
+    assert found.mean < unigram / 2
