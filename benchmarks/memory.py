@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--endings", nargs="+", default=[".hdf5", ".parquet", ".npz"])
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = [run for n in arguments.sentences for run in measure(n, arguments.endings, Path(folder))]
     result = {

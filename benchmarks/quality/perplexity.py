@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("texts", nargs="+", metavar="NAME=TEXT")
     parser.add_argument("--places", type=int, default=0)
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     model = formats.read(arguments.model)
     texts = dict(text.split("=", 1) for text in arguments.texts)
     result = {
