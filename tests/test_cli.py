@@ -170,7 +170,7 @@ def test_sentence_keys_of_allennlp(done, here, model):
 
 
 def test_a_warmed_state(done, refused, here, model, elmo):
-    assert "no stored state" in refused("embed", "text.txt", "out.npz", "--model", model, "--state", "warm")
+    assert "stores no warmed state" in refused("embed", "text.txt", "out.npz", "--model", model, "--state", "warm")
     (here / "first.txt").write_text("warm it up .\nand again .\n")
     done("embed", "text.txt", "out.npz", "--model", model, "--state", "warm", "--warm-up", "first.txt")
     warmed = elmo.warm(["warm it up .".split(), "and again .".split()])

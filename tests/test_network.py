@@ -107,7 +107,7 @@ def test_warm_starts_every_sentence_from_the_stored_state(tiny_elmo, tiny):
         expected, _ = reference.embed(tokens, tiny.config, tiny.arrays, state)
         np.testing.assert_allclose(vectors, expected.reshape(vectors.shape), atol=1e-5)
     assert tiny_elmo.warm_state is None
-    with pytest.raises(MismatchError, match="no stored state"):
+    with pytest.raises(MismatchError, match="stores no warmed state"):
         next(tiny_elmo.embed(SENTENCES, state="warm"))
 
 

@@ -136,7 +136,7 @@ class Elmo:
             return None
         if self.warm_state is None:
             raise MismatchError(
-                "this model has no stored state for state='warm' to start from; make one with Elmo.warm(sentences)"
+                "this model stores no warmed state to start from; make one with Elmo.warm(sentences), or --warm-up TEXT"
             )
         return self.warm_state
 
