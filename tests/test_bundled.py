@@ -66,10 +66,7 @@ def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_pat
     text = shared_data / "lm" / "openstax" / "valid.txt.xz"
     counts = count_words(read_sentences(text))
     corpus = encode(read_sentences(text), model.vocabulary, counts, model.speller(), tmp_path)
-    head = Softmax(*model.arrays["softmax.weight"].shape)
-    import torch
-
-    head.load_state_dict({k: torch.from_numpy(model.arrays[f"softmax.{k}"]) for k in ("weight", "bias")})
+    head = Softmax.from_arrays(model.arrays)
     found = perplexity(BiLM.from_arrays(model.config, model.arrays), head, corpus, max_places=4000)
     targets = np.where(corpus.tokens < corpus.n_vocabulary, corpus.tokens, 2)
     shares = np.exp(model.arrays["softmax.bias"]) / np.exp(model.arrays["softmax.bias"]).sum()

@@ -206,8 +206,7 @@ def test_perplexity_is_that_of_the_reference(tmp_path):
     corpus, vocabulary = make_corpus(sentences, tmp_path)
     arrays = initial_arrays(config, seed=3, n_words=len(vocabulary))
     elmo_arrays = {name: a.astype(np.float64) for name, a in arrays.items()}
-    head = Softmax(len(vocabulary), config.lstm.projection_dim)
-    head.load_state_dict({k: torch.from_numpy(arrays[f"softmax.{k}"]) for k in ("weight", "bias")})
+    head = Softmax.from_arrays(arrays)
     from elmokit.network import BiLM
 
     found = perplexity(BiLM.from_arrays(config, arrays), head, corpus)

@@ -15,8 +15,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from elmokit import formats
 from elmokit.checkpoint import Checkpoint
 from elmokit.network import BiLM
@@ -56,7 +54,7 @@ def measure(model: Checkpoint, text: Path, places: int) -> dict[str, float]:
         counts = count_words(read_sentences(text))
         corpus = encode(read_sentences(text), vocabulary, counts, model.speller(), Path(folder))
         network = BiLM.from_arrays(model.config, model.arrays)
-        found = perplexity(network, head_of(model), corpus, max_places=places or None)
+        found = perplexity(network, Softmax.from_arrays(model.arrays), corpus, max_places=places or None)
         unknown = unknown_share(corpus)
     return {
         "forward": round(found.forward, 2),
@@ -65,14 +63,6 @@ def measure(model: Checkpoint, text: Path, places: int) -> dict[str, float]:
         "places": found.places,
         "unknown_percent": round(100 * unknown, 2),
     }
-
-
-def head_of(model: Checkpoint) -> Softmax:
-    """Return the softmax head that a checkpoint holds."""
-    weight, bias = (torch.from_numpy(model.arrays[f"softmax.{name}"]) for name in ("weight", "bias"))
-    head = Softmax(*weight.shape)
-    head.load_state_dict({"weight": weight, "bias": bias})
-    return head
 
 
 def unknown_share(corpus: Corpus) -> float:

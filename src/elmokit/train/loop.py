@@ -47,9 +47,7 @@ class Trainer:
             arrays |= unigram_head(corpus.target_counts(), config.lstm.projection_dim)
         self.recipe, self.heldout = recipe.with_samples_for(n_words), heldout
         self.network = BiLM.from_arrays(config, arrays)
-        self.softmax = Softmax(n_words, config.lstm.projection_dim)
-        for name, parameter in self.softmax.named_parameters():
-            parameter.data = torch.from_numpy(arrays[f"softmax.{name}"])
+        self.softmax = Softmax.from_arrays(arrays)
         self.streams = Streams(corpus, rows=recipe.batch_size, unroll=recipe.unroll, seed=recipe.seed)
         self.state = self.network.zero_state(recipe.batch_size)
         self.optimizer = _optimizer(self.recipe, self.parameters())

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from elmokit.checkpoint import Arrays
+
 # Rows of logits computed together in exact evaluation: bounds memory to this times V.
 _ROWS = 2048
 
@@ -23,6 +25,13 @@ class Softmax(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_words, projection_dim))
         self.bias = nn.Parameter(torch.empty(n_words))
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Softmax:
+        """Build the head around copies of a checkpoint's `softmax.weight` and `softmax.bias`."""
+        head = cls(*arrays["softmax.weight"].shape)
+        head.load_state_dict({name: torch.tensor(arrays[f"softmax.{name}"]) for name in ("weight", "bias")})
+        return head
 
     def full_loss(self, x_NP: Tensor, targets_N: Tensor) -> Tensor:
         """Return the mean negative log-probability (nats) of the targets over the whole vocabulary."""
