@@ -29,7 +29,7 @@ from elmokit.train.evaluate import perplexity
 from elmokit.train.initial import initial_arrays, unigram_head
 from elmokit.train.recipe import PRESETS, Recipe
 from elmokit.train.softmax import Softmax, draw_log_uniform, log_expected
-from elmokit.train.streams import BEGIN, END, UNK, Streams
+from elmokit.train.streams import BEGIN, END, NO_TARGET, UNK, Streams
 from elmokit.train.vocabulary import build_vocabulary, count_words, load_vocabulary
 
 RECIPE = Recipe(batch_size=4, unroll=6, epochs=3.0, samples=0, warmup=5)
@@ -102,34 +102,63 @@ def test_a_vocabulary_that_the_sampler_cannot_use_is_refused(tmp_path, lines, me
     seed=st.integers(0, 5),
 )
 def test_windows_read_every_sentence_in_both_directions(tmp_path_factory, lengths, rows, unroll, seed):
-    """Put back together, the windows of one row are whole sentences, forward and mirrored, with targets shifted."""
+    """Put back together, rows are whole sentences, forward and mirrored, targets shifted; none lost or doubled."""
     numbers = itertools.count()
     sentences = [[f"w{next(numbers)}" for _ in range(n)] for n in lengths]
     if not any(sentences):
         return
     corpus, vocabulary = make_corpus(sentences, tmp_path_factory.mktemp("corpus"))
     streams = Streams(corpus, rows=rows, unroll=unroll, seed=seed)
-    windows = list(streams.all_windows(epoch=0))
-    assert sum(w.n_places for w in windows) == corpus.n_places // rows * rows
+    windows = list(streams.all_windows())
+    assert sum(w.n_places for w in windows) == corpus.n_places
+    read, predicted = spelled_out(windows, corpus, vocabulary)
+    for z, (first, last) in enumerate([("<S>", "</S>"), ("</S>", "<S>")]):
+        found = []
+        for b in range(rows):
+            places = [place for place in zip(read[:, z, b], predicted[:, z, b], strict=True) if place[1]]
+            starts = [i for i, (word, _) in enumerate(places) if word == first]
+            assert starts[:1] == [0][: len(places)]
+            for start, end in itertools.pairwise([*starts, len(places)]):
+                words = [word for word, _ in places[start + 1 : end]]
+                assert [target for _, target in places[start:end]] == [*words, last]
+                found.append(words[::-1] if z else words)
+        assert sorted(found) == sorted(s for s in sentences if s)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(1, 7), min_size=3, max_size=12), rows=st.integers(1, 3), unroll=st.integers(1, 4))
+def test_training_windows_begin_at_sentences_and_run_on(tmp_path_factory, lengths, rows, unroll):
+    numbers = itertools.count()
+    sentences = [[f"w{next(numbers)}" for _ in range(n)] for n in lengths]
+    corpus, vocabulary = make_corpus(sentences, tmp_path_factory.mktemp("corpus"))
+    streams = Streams(corpus, rows=rows, unroll=unroll, seed=1)
+    windows = [streams.window(0, step) for step in range(streams.steps)]
+    assert sum(w.n_places for w in windows) == streams.steps * rows * unroll
+    assert corpus.n_places - sum(w.n_places for w in windows) < rows * (unroll + 1)
+    if windows:
+        read, predicted = spelled_out(windows, corpus, vocabulary)
+        assert read[0].tolist() == [["<S>"] * rows, ["</S>"] * rows]
+        after = {"</S>": "<S>", "<S>": "</S>"}
+        for row in range(rows):
+            for z in (0, 1):
+                for target, word in zip(predicted[:-1, z, row], read[1:, z, row], strict=True):
+                    assert word == after.get(target, target)
+
+
+def spelled_out(windows, corpus, vocabulary):
+    """The words read and those predicted, (places, Z, rows), None where nothing is predicted."""
     spelling = {tuple(chars): word for chars, word in zip(corpus.chars, vocabulary, strict=True)}
-    read = np.concatenate([w.chars_UC[w.words_TZB] for w in windows])
-    predicted = np.concatenate([w.targets_TZB for w in windows])
-    whole = {tuple(s) for s in sentences if s}
-    for b in range(rows):
-        for z, (first, last) in enumerate([("<S>", "</S>"), ("</S>", "<S>")]):
-            inputs = [spelling[tuple(chars)] for chars in read[:, z, b]]
-            targets = [vocabulary[i] for i in predicted[:, z, b]]
-            starts = [i for i, word in enumerate(inputs) if word == first]
-            for start, end in itertools.pairwise(starts):
-                found = inputs[start + 1 : end]
-                assert targets[start:end] == [*found, last]
-                assert tuple(found[::-1] if z else found) in whole
+    chars = np.concatenate([w.chars_UC[w.words_TZB] for w in windows])
+    targets = np.concatenate([w.targets_TZB for w in windows])
+    read = [spelling[tuple(place)] for place in chars.reshape(-1, chars.shape[-1])]
+    predicted = [None if i == NO_TARGET else vocabulary[i] for i in targets.flat]
+    return (np.array(words, object).reshape(targets.shape) for words in (read, predicted))
 
 
 def test_words_outside_the_vocabulary_are_spelled_but_predicted_as_unknown(tmp_path):
     sentences = [["known", "strange"]] * 3
     corpus, _ = make_corpus(sentences, tmp_path, ("<S>", "</S>", "<UNK>", "known"))
-    window = next(Streams(corpus, rows=1, unroll=3, seed=None).all_windows(0))
+    window = next(Streams(corpus, rows=1, unroll=3, seed=None).all_windows())
     assert window.targets_TZB[:, 0, 0].tolist() == [3, UNK, END]
     assert window.targets_TZB[:, 1, 0].tolist() == [UNK, 3, BEGIN]
     strange = Utf8Speller(20).spell(["strange"])[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from elmokit.network import BiLM, State
 from elmokit.train.corpus import Corpus
 from elmokit.train.softmax import Softmax
-from elmokit.train.streams import Streams, Window
+from elmokit.train.streams import NO_TARGET, Streams, Window
 
 # Rows of text evaluated side by side: few enough that starting each from an empty state does not show.
 _ROWS, _UNROLL = 16, 64
@@ -42,7 +42,7 @@ def perplexity(network: BiLM, softmax: Softmax, corpus: Corpus, *, max_places: i
     streams = Streams(corpus, rows=min(_ROWS, max(1, corpus.n_places // 500)), unroll=_UNROLL, seed=None)
     state = network.zero_state(streams.rows)
     losses, places = torch.zeros(2, dtype=torch.float64), 0
-    for window in streams.all_windows(epoch=0):
+    for window in streams.all_windows():
         top_TZBP, state = run_window(network, window, state)
         losses += window_losses(softmax, top_TZBP, window)
         places += window.n_places
@@ -63,5 +63,6 @@ def run_window(network: BiLM, window: Window, state: State, *, dropout: float = 
 def window_losses(softmax: Softmax, top_TZBP: Tensor, window: Window) -> Tensor:
     """Return the summed exact losses (nats) of the two directions, (2,) float64."""
     targets_TZB = torch.from_numpy(window.targets_TZB).to(top_TZBP.device)
-    flat = softmax.log_probabilities(top_TZBP.flatten(0, 2), targets_TZB.flatten())
-    return -flat.view(targets_TZB.shape).double().sum((0, 2)).cpu()
+    flat = softmax.log_probabilities(top_TZBP.flatten(0, 2), targets_TZB.flatten().clamp_min(0))
+    losses_TZB = -flat.view(targets_TZB.shape).double()
+    return losses_TZB.masked_fill(targets_TZB == NO_TARGET, 0.0).sum((0, 2)).cpu()
