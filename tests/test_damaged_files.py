@@ -196,10 +196,9 @@ def test_a_zip_of_a_model_without_characters(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options.json": None}, "expected one options.json and one HDF5 file of weights, found ['weights.hdf5']"),
-        ({"weights.hdf5": None}, "expected one options.json and one HDF5 file of weights, found ['options.json']"),
-        ({"b/options.json": b"{}"}, "expected one options.json and one HDF5 file of weights, found ['b/options.json'"),
-        ({"b.hdf5": b""}, "expected one options.json and one HDF5 file of weights, found ['b.hdf5'"),
+        ({"options.json": None}, "holds no model: expected config.json with model.safetensors, or options.json with an HDF5"),
+        ({"weights.hdf5": None}, "an HDF5 file of weights; found options.json"),
+        ({"options.json": None, "a/options.json": b"", "b/options.json": b""}, "expected one options.json, found 2: a/opt"),
         ({"options.json": b"["}, "'options.json': expected JSON"),
         ({"weights.hdf5": b"text"}, "'weights.hdf5' is not a whole HDF5 file"),
         ({"weights.hdf5": bytes(2**25)}, "'weights.hdf5' claims 33,554,432 bytes, expected at most 16,777,216"),
@@ -215,9 +214,9 @@ def test_truncated_encrypted_and_oddly_compressed_zips(members, tmp_path):
     content = pack(tmp_path / "whole.zip", members).read_bytes()
     path = tmp_path / "bad.zip"
     path.write_bytes(content[: len(content) // 2])
-    assert "is neither a model folder nor a zip file" in refusal(path)
+    assert "is neither a model folder nor an archive" in refusal(path)
     path.write_bytes(content[2000:])
-    assert "is not a whole zip archive" in refusal(path)
+    assert "is not a whole archive" in refusal(path)
     encrypted = bytearray(content)
     for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         place = content.find(mark)

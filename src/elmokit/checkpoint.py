@@ -14,6 +14,7 @@ E character width, N filters in all, P projection, D cells, V words:
     lstm.{l}.projection         (Z, D, P)     absent when D == P
     softmax.weight, softmax.bias (V, P), (V,) only where the language-model head is kept
     warm.h, warm.c              (L, Z, P), (L, Z, D)   the stored warmed state, where there is one
+    mix.weights, mix.gamma      (K, L + 1), (K,)  K trained mixes of the layers (weights before their softmax), likewise
 """
 
 from __future__ import annotations
@@ -178,8 +179,8 @@ class Checkpoint:
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights of the network, without the softmax head and a stored state."""
-        return sum(a.size for name, a in self.arrays.items() if not name.startswith(("softmax.", "warm.")))
+        """Number of weights of the network, without softmax head, stored state and mixes."""
+        return sum(a.size for name, a in self.arrays.items() if not name.startswith(("softmax.", "warm.", "mix.")))
 
 
 def check_arrays(shapes: Mapping[str, Shape], config: Config, *, where: str) -> None:
@@ -196,13 +197,15 @@ def check_arrays(shapes: Mapping[str, Shape], config: Config, *, where: str) -> 
 
 
 def _further_shapes(shapes: Mapping[str, Shape], config: Config) -> dict[str, Shape]:
-    """Shapes of the word table, the softmax head and the warmed state: each is whole where any of it is there."""
+    """Shapes of the word table, softmax head, warmed state and mixes: each is whole where any of it is there."""
     L, P, D = config.lstm.n_layers, config.lstm.projection_dim, config.lstm.dim
-    V_table, V_head = (next(iter(shapes.get(name, ())), 0) for name in ("embedding", "softmax.bias"))
+    V_table, V_head, K = (next(iter(shapes.get(name, ())), 0) for name in ("embedding", "softmax.bias", "mix.gamma"))
     table: dict[str, Shape] = {} if config.char_cnn else {"embedding": (V_table, P)}
     head: dict[str, Shape] = {"softmax.weight": (V_head, P), "softmax.bias": (V_head,)}
     state: dict[str, Shape] = {"warm.h": (L, 2, P), "warm.c": (L, 2, D)}
-    return table | (head if head.keys() & shapes.keys() else {}) | (state if state.keys() & shapes.keys() else {})
+    mixes: dict[str, Shape] = {"mix.weights": (K, L + 1), "mix.gamma": (K,)}
+    present = [part for part in (head, state, mixes) if part.keys() & shapes.keys()]
+    return table | {name: shape for part in present for name, shape in part.items()}
 
 
 def check_vocabulary(words: tuple[str, ...] | None, arrays: Arrays, *, where: str) -> None:

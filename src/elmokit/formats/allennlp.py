@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from elmokit.checkpoint import (
     check_vocabulary,
     network_shapes,
     parse_config,
+    parse_vocabulary,
     read_bytes,
     read_json,
     read_vocabulary,
@@ -26,10 +28,14 @@ from elmokit.checkpoint import (
     written_folder,
 )
 from elmokit.errors import FormatError
+from elmokit.formats.files import Files, outermost
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
 from elmokit.formats.rules import Rule, check, reshaped, stacked, to_ours, to_theirs
 
 OPTIONS, WEIGHTS, VOCABULARY = "options.json", "weights.hdf5", "vocab.txt"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# A description of a network takes a few hundred bytes.
+_MAX_OPTIONS = 1 << 20
 
 # Written by bilm-tf's training beside the network's own options; they do not change what the network computes.
 TRAINING_OPTIONS = frozenset(
@@ -38,8 +44,24 @@ TRAINING_OPTIONS = frozenset(
 )
 
 
+def recognises(files: Files) -> bool:
+    """Tell by content whether options and weights of this format are here."""
+    return bool(_options_among(files)) and bool(_hdf5_among(files))
+
+
+def read_files(files: Files) -> Checkpoint:
+    """Read the one model of a folder or archive, under whatever names its files have."""
+    options, weights = _one_options(files), _one_weights(files)
+    config = parse_options(files.read(options), where=files.named(options))
+    words = None
+    for vocabulary in [] if config.char_cnn else files.find(VOCABULARY, "vocab*.txt")[:1]:
+        words = parse_vocabulary(files.read(vocabulary), where=files.named(vocabulary))
+    with files.open(weights) as file:
+        return read_weights(file, config, words=words, where=files.named(weights))
+
+
 def read(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
-    """Read options.json and the HDF5 weights of the same model.
+    """Read options.json and the HDF5 weights of the same model, named one by one.
 
     `vocabulary` (one word a line) is needed only by models without characters.
     """
@@ -109,6 +131,53 @@ def lost_in(checkpoint: Checkpoint) -> list[str]:
     return lost + (["the model card"] if checkpoint.card else [])
 
 
+# ---------------------------------------------------------------- which files
+
+
+def _options_among(files: Files) -> list[str]:
+    """Return the names of JSON files that describe a network of this format; options.json alone where it is."""
+    exact = files.find(OPTIONS)
+    return outermost(exact or [name for name in files.find("*.json") if _describes_network(files, name)])
+
+
+def _describes_network(files: Files, name: str) -> bool:
+    if files.sizes[name] > _MAX_OPTIONS:
+        return False
+    with suppress(FormatError):
+        options = read_json(files.read(name), where=name)
+        return isinstance(options, dict) and isinstance(options.get("lstm"), dict)
+    return False
+
+
+def _hdf5_among(files: Files) -> list[str]:
+    found = [name for name in sorted(files.sizes) if files.start(name, len(_HDF5)) == _HDF5]
+    return outermost(found or files.find("*.hdf5", "*.h5"))
+
+
+def _one_options(files: Files) -> str:
+    return _only(_options_among(files), f"{files.where}: expected one {OPTIONS}")
+
+
+def _one_weights(files: Files) -> str:
+    found = _hdf5_among(files)
+    if len(found) > 1:
+        found = [name for name in found if _holds_weights(files, name)]
+    return _only(found, f"{files.where}: expected one HDF5 file of weights beside {OPTIONS}")
+
+
+def _holds_weights(files: Files, name: str) -> bool:
+    with suppress(FormatError), files.open(name) as content, open_hdf5(content, where=name) as file:
+        return "RNN_0" in file and ("char_embed" in file or "embedding" in file)
+    return False
+
+
+def _only(names: list[str], expected: str) -> str:
+    if len(names) != 1:
+        found = f"{len(names)}: {', '.join(names)}"[:300] if names else "none"
+        raise FormatError(f"{expected}, found {found}; name the two files of the model one by one")
+    return names[0]
+
+
 # ---------------------------------------------------------------- the table
 
 
@@ -151,8 +220,3 @@ def _lstm_rule(name: str, shape: Shape, one_layer_names: bool) -> Rule:
 
 def _has_one_layer_names(shapes: dict[str, Shape]) -> bool:
     return any(re.fullmatch(r"RNN_\d/RNN/LSTMCell/W_0", name) for name in shapes)
-
-
-def is_weights(file: h5py.File) -> bool:
-    """Tell by content whether an HDF5 file holds the weights of this format."""
-    return "RNN_0" in file and ("char_embed" in file or "embedding" in file)

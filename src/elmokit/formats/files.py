@@ -1,0 +1,265 @@
+"""What a model is kept in: a folder, a zip or a tar. One view of the files inside, whichever it is.
+
+Archives come from strangers: members are read where they are and never unpacked under a name that the archive chooses,
+links are not followed, and what claims to be far larger than the archive is refused before it is read.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from elmokit.errors import FormatError, UnknownModel
+
+# A member may be compressed, but weights are noise; small files and nearly empty weights shrink further.
+_MAX_EXPANSION, _MIN_LIMIT = 4, 1 << 24
+# Models have a dozen files, two folders deep at most (variables/, vocabulary/); beyond this it is something else.
+_MAX_FILES, _MAX_DEPTH = 10_000, 3
+# Endings of files that hold weights: of a folder with several models, the one whose file is named is meant.
+_WEIGHTS = frozenset((".hdf5", ".h5", ".index", ".safetensors", ".th", ".pkl"))
+
+
+class Files(ABC):
+    """Files by name: relative, parts joined by "/". `where` names the whole in errors."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    @property
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of every file by name; what is not a plain file is left out."""
+
+    @abstractmethod
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Open one file for reading; it can seek. Raises `FormatError` where it cannot be read."""
+
+    def find(self, *patterns: str) -> list[str]:
+        """Return the names that match one of the patterns (`PurePath.match`, so in whatever folder), sorted."""
+        names = sorted(self.sizes)
+        return [name for name in names if any(PurePosixPath(name).match(pattern) for pattern in patterns)]
+
+    def read(self, name: str, *, limit: int = 1 << 30) -> bytes:
+        """Return a file's content; raises `FormatError` for one of more than `limit` bytes."""
+        if (size := self.sizes[name]) > limit:
+            raise FormatError(f"{self.named(name)} has {size:,} bytes, expected at most {limit:,}")
+        with self.open(name) as file:
+            return file.read()
+
+    def start(self, name: str, n: int = 16) -> bytes:
+        """Return a file's first bytes."""
+        with self.open(name) as file:
+            return file.read(n)
+
+    def named(self, name: str) -> str:
+        """Name one file in an error."""
+        return f"{self.where}: {name!r}"
+
+
+def outermost(names: list[str]) -> list[str]:
+    """Return those of the names that are in the fewest folders."""
+    depth = min((name.count("/") for name in names), default=0)
+    return [name for name in names if name.count("/") == depth]
+
+
+class Folder(Files):
+    """The files of a folder and of the folders in it; with `named` not those of the same kind as that file of it."""
+
+    def __init__(self, folder: Path, *, named: str | None = None) -> None:
+        super().__init__(str(folder / named if named else folder))
+        self.folder, self._named = folder, named
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """See `Files.sizes`."""
+        paths: dict[str, int] = {}
+        for path in _walk(self.folder, _MAX_DEPTH):
+            if len(paths) == _MAX_FILES:
+                raise FormatError(f"{self.where} holds more than {_MAX_FILES:,} files; name the model's own folder")
+            name = path.relative_to(self.folder).as_posix()
+            if self._named in (None, name) or _kind(name) != _kind(str(self._named)):
+                paths[name] = path.stat().st_size
+        return paths
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """See `Files.open`."""
+        try:
+            file = (self.folder / name).open("rb")
+        except OSError as error:
+            raise FormatError(f"{self.folder / name} cannot be read ({error.strerror}); check the path") from None
+        with file:
+            yield file
+
+    def named(self, name: str) -> str:
+        """See `Files.named`."""
+        return str(self.folder / name)
+
+
+def _kind(name: str) -> str:
+    ending = PurePosixPath(name).suffix
+    return "weights" if ending in _WEIGHTS else ending
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise FormatError(f"{folder} cannot be listed ({error.strerror}); check the path") from None
+    for entry in entries:
+        if entry.is_file():
+            yield entry
+        elif entry.is_dir() and depth > 1:
+            yield from _walk(entry, depth - 1)
+
+
+class ZipArchive(Files):
+    """The files of a zip; each is copied to a nameless temporary file when it is opened."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        super().__init__(str(path))
+        self.archive, self.limit = archive, _expansion_limit(path)
+        plain = (info for info in archive.infolist() if not info.is_dir())
+        self.members = {info.filename: info for info in plain if _is_wanted(info.filename)}
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """See `Files.sizes`."""
+        return {name: info.file_size for name, info in self.members.items()}
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """See `Files.open`."""
+        info, where = self.members[name], self.named(name)
+        if info.file_size > self.limit:
+            claim = f"claims {info.file_size:,} bytes, expected at most {self.limit:,}"
+            raise FormatError(f"{where} {claim}; the file is not whole")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Others may give gigabytes for one read, however little is asked for.
+            raise FormatError(f"{where} is compressed by method {info.compress_type}, expected deflate; pack it again")
+        with tempfile.TemporaryFile() as file:
+            with self.archive.open(info) as member:
+                shutil.copyfileobj(member, file)
+            file.seek(0)
+            yield file
+
+
+class TarArchive(Files):
+    """The files of a tar that is not compressed; links and devices are left out."""
+
+    def __init__(self, archive: tarfile.TarFile, path: Path) -> None:
+        super().__init__(str(path))
+        self.archive = archive
+        plain = (info for info in archive if info.isreg() and not info.issparse())
+        self.members = {info.name: info for info in plain if _is_wanted(info.name)}
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """See `Files.sizes`."""
+        return {name: info.size for name, info in self.members.items()}
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """See `Files.open`."""
+        member = self.archive.extractfile(self.members[name])
+        assert member is not None  # it is a plain file
+        with member, tempfile.TemporaryFile() as file:
+            shutil.copyfileobj(member, file)
+            if file.tell() != self.sizes[name]:
+                raise FormatError(f"{self.where} is cut off inside {name!r}; copy or fetch it again")
+            file.seek(0)
+            yield file
+
+
+def _is_wanted(name: str) -> bool:
+    """Tell files from the notes that a Mac puts beside each of them."""
+    return not any(part.startswith(("._", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def _expansion_limit(path: Path) -> int:
+    return max(_MIN_LIMIT, _MAX_EXPANSION * path.stat().st_size)
+
+
+# ---------------------------------------------------------------- opening
+
+
+@contextmanager
+def open_files(path: str | Path) -> Iterator[Files]:
+    """Open a folder, a zip or a tar; or, for a model's file (of a TensorFlow checkpoint also the prefix), its folder.
+
+    Raises `UnknownModel` where nothing is there, `FormatError` where it is none of these. What is broken inside an
+    archive becomes a `FormatError`, while it is read too.
+    """
+    path = Path(path)
+    index = path.with_name(path.name + ".index")
+    if path.is_dir():
+        yield Folder(path)
+    elif index.is_file() or (path.is_file() and (path.suffix in _WEIGHTS or path.suffix == ".json")):
+        yield Folder(path.parent, named=(index if index.is_file() else path).name)
+    elif not path.exists():
+        raise UnknownModel(
+            f"there is no model at {path}; expected a folder, an archive (.zip, .tar.gz) or a file of it"
+        )
+    else:
+        with _open_archive(path) as files:
+            yield files
+
+
+@contextmanager
+def _open_archive(path: Path) -> Iterator[Files]:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield ZipArchive(archive, path)
+        else:
+            with _plain_tar(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                yield TarArchive(archive, path)
+    except FormatError:
+        raise
+    except _BROKEN as error:
+        raise FormatError(f"{path} is not a whole archive ({str(error)[:120]}); copy or fetch it again") from None
+
+
+_BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OSError,
+)  # fmt: skip
+_PACKERS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+
+
+@contextmanager
+def _plain_tar(path: Path) -> Iterator[BinaryIO]:
+    """Open a tar, unpacked to a nameless temporary file if it is compressed: members are read in any order."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    opener = next((opener for mark, opener in _PACKERS.items() if start.startswith(mark)), None)
+    if opener is None and start[257:262] != b"ustar":
+        raise FormatError(f"{path} is neither a model folder nor an archive (.zip, .tar.gz); name the model's folder")
+    if opener is None:
+        with path.open("rb") as file:
+            yield file
+        return
+    limit = _expansion_limit(path)
+    with opener(path) as packed, tempfile.TemporaryFile() as file:
+        while block := packed.read(1 << 20):
+            if file.tell() + len(block) > limit:
+                raise FormatError(f"{path} unpacks to more than {limit:,} bytes, expected a model; it is not read")
+            file.write(block)
+        file.seek(0)
+        yield file

@@ -1,0 +1,69 @@
+"""Our own format: a folder of config.json, model.safetensors, vocab.txt and README.md, or a zip of these."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from elmokit.checkpoint import (
+    CARD,
+    CONFIG,
+    VOCABULARY,
+    WEIGHTS,
+    Checkpoint,
+    read_native,
+    replace_file,
+    write_native,
+    written_folder,
+)
+from elmokit.errors import FormatError
+from elmokit.formats.files import Files, Folder
+
+# The only names under which members of an archive are ever unpacked.
+_NAMES = (CONFIG, WEIGHTS, VOCABULARY, CARD)
+
+
+def recognises(files: Files) -> bool:
+    """Tell by content whether a model of ours is here."""
+    return _top(files) is not None
+
+
+def read(files: Files) -> Checkpoint:
+    """Read the model; `recognises` must have said yes."""
+    top = _top(files)
+    assert top is not None
+    if isinstance(files, Folder):
+        return read_native(files.folder / top)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in _NAMES:
+            if f"{top}{name}" in files.sizes:
+                Path(scratch, name).write_bytes(files.read(f"{top}{name}", limit=1 << 34))
+        try:
+            return read_native(scratch)
+        except FormatError as error:
+            raise FormatError(str(error).replace(scratch, files.where)) from None
+
+
+def _top(files: Files) -> str | None:
+    """Return the folder inside, "" or ending in "/", that holds both our files."""
+    for name in files.find(CONFIG):
+        top = name.removesuffix(CONFIG)
+        if f"{top}{WEIGHTS}" in files.sizes:
+            return top
+    return None
+
+
+def write_file(checkpoint: Checkpoint, path: Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
+    """Write the same files into one zip, not compressed: weights are noise."""
+    content = BytesIO()
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        write_native(checkpoint, scratch, dtype=dtype)
+        for name in _NAMES:
+            if (member := Path(scratch, name)).exists():
+                # A fixed date, so that the same model is the same file.
+                archive.writestr(zipfile.ZipInfo(name), member.read_bytes())
+    with written_folder(path.parent):
+        replace_file(path, content.getvalue())

@@ -1,0 +1,197 @@
+"""Folders and archives under one view, and the models found in them whatever their files are called."""
+
+import gzip
+import io
+import lzma
+import shutil
+import tarfile
+
+import h5py
+import numpy as np
+import pytest
+
+from checkpoints import assert_same, pack, refusal
+from conftest import make_checkpoint, make_config
+from elmokit import formats
+from elmokit.checkpoint import write_native
+from elmokit.errors import FormatError, MismatchError
+from elmokit.formats import allennlp, native
+from elmokit.formats.files import open_files
+
+WORDS = ("<S>", "</S>", "<UNK>", "the", "cat")
+
+
+@pytest.fixture
+def checkpoint():
+    return make_checkpoint(make_config(n_layers=1, dim=6))
+
+
+@pytest.fixture
+def model(checkpoint, tmp_path):
+    allennlp.write(checkpoint, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def tarred(path, members, *, opener=open):
+    """Write a tar of name -> bytes, or of `TarInfo`s ready made."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, data in members.items():
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if info is not data:
+                info.size = len(data)
+            archive.addfile(info, None if info is data else io.BytesIO(data))
+    with opener(path, "wb") as file:
+        file.write(content.getvalue())
+    return path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---------------------------------------------------------------- the view
+
+
+def test_a_folder_a_zip_and_a_tar_are_one_view(tmp_path):
+    members = {"a.txt": b"first", "deep/b.txt": b"second"}
+    folder = tmp_path / "folder"
+    for name, content in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    for path in (folder, pack(tmp_path / "m.zip", members), tarred(tmp_path / "m.tar", members)):
+        with open_files(path) as files:
+            assert files.sizes == {"a.txt": 5, "deep/b.txt": 6}
+            assert files.find("b.txt") == files.find("*b.*", "nothing") == ["deep/b.txt"]
+            assert files.read("deep/b.txt") == b"second"
+            assert files.start("a.txt", 2) == b"fi"
+            with files.open("a.txt") as file:
+                file.seek(3)
+                assert file.read() == b"st"
+            with pytest.raises(FormatError, match="has 5 bytes, expected at most 4"):
+                files.read("a.txt", limit=4)
+
+
+def test_a_folder_that_is_no_models_folder(tmp_path):
+    for i in range(10_001):
+        (tmp_path / f"{i}").touch()
+    assert "holds more than 10,000 files" in refusal(tmp_path)
+
+
+# ---------------------------------------------------------------- found by content
+
+
+def test_files_under_any_name(checkpoint, model):
+    """The published files are called elmo_2x1024_..._options.json and so on."""
+    (model / "options.json").rename(model / "elmo_2x6_options.json")
+    (model / "weights.hdf5").rename(model / "elmo_2x6.weights")
+    (model / "vocab.json").write_text('["lstm"]')
+    assert_same(checkpoint, formats.read(model))
+
+
+def test_a_file_of_a_model_stands_for_it(checkpoint, model):
+    other = make_checkpoint(make_config(n_layers=1, dim=6), seed=1)
+    allennlp.write(other, model / "more")
+    assert_same(checkpoint, formats.read(model))
+    shutil.copy(model / "more" / "weights.hdf5", model / "other.hdf5")
+    assert "weights beside options.json, found 2: other.hdf5, weights.hdf5; name the two files" in refusal(model)
+    assert_same(checkpoint, formats.read(model / "weights.hdf5"))
+    assert_same(other, formats.read(model / "other.hdf5"))
+    assert_same(other, formats.read(model / "options.json", weights=model / "other.hdf5"))
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open, lzma.open])
+@pytest.mark.parametrize("kind", ["allennlp", "native"])
+def test_tars_of_models(checkpoint, model, tmp_path, opener, kind):
+    if kind == "native":
+        shutil.rmtree(model)
+        write_native(checkpoint, model)
+    path = tarred(tmp_path / "x", {f"./some/{name}": c for name, c in contents(model).items()}, opener=opener)
+    before = sorted(tmp_path.rglob("*"))
+    assert_same(checkpoint, formats.read(path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_notes_of_a_mac_are_no_files(checkpoint, model, tmp_path):
+    members = contents(model)
+    notes = {f"__MACOSX/._{name}": b"\0\5\x16\7" for name in members} | {"._weights.hdf5": b"\0"}
+    assert_same(checkpoint, formats.read(pack(tmp_path / "mac.zip", {**members, **notes})))
+
+
+def test_our_own_format_as_one_file(tmp_path):
+    checkpoint = make_checkpoint(vocabulary=WORDS)
+    native.write_file(checkpoint, tmp_path / "a.zip")
+    native.write_file(checkpoint, tmp_path / "b.zip")
+    assert_same(checkpoint, formats.read(tmp_path / "a.zip"))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    members = {"model.safetensors": b"no", "config.json": b"{}"}
+    assert "option 'lstm' is missing" in refusal(pack(tmp_path / "bad.zip", members))
+
+
+# ---------------------------------------------------------------- a head of its own
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A softmax file as it was published for the original model, and its vocabulary."""
+    generator = np.random.default_rng(0)
+    arrays = {"softmax/W": (len(WORDS), 4), "softmax/b": (len(WORDS),)}
+    with h5py.File(tmp_path / "softmax.hdf5", "w") as file:
+        for name, shape in arrays.items():
+            file[name] = generator.normal(size=shape).astype(np.float32)
+    (tmp_path / "vocab-2016-09-10.txt").write_text("\n".join(WORDS) + "\n")
+    return {"softmax": tmp_path / "softmax.hdf5", "vocabulary": tmp_path / "vocab-2016-09-10.txt"}
+
+
+def test_a_head_is_attached(checkpoint, model, head):
+    found = formats.read(model, **head)
+    with h5py.File(head["softmax"]) as file:
+        np.testing.assert_array_equal(found.arrays["softmax.weight"], file["softmax/W"])
+        np.testing.assert_array_equal(found.arrays["softmax.bias"], file["softmax/b"])
+    assert found.vocabulary == WORDS
+    assert {name: found.arrays[name] for name in checkpoint.arrays}.keys() == checkpoint.arrays.keys()
+
+
+def test_a_head_that_does_not_fit(model, head):
+    with pytest.raises(MismatchError, match="needs the list of its words"):
+        formats.read(model, softmax=head["softmax"])
+    head["vocabulary"].write_text("<S>\n</S>\n")
+    with pytest.raises(FormatError, match="expected 5 words"):
+        formats.read(model, **head)
+    with h5py.File(head["softmax"], "a") as file:
+        del file["softmax/W"]
+        file["softmax/W"] = np.zeros((5, 7), np.float32)
+    with pytest.raises(FormatError, match=r"expected shape \(None, 4\), found \(5, 7\)"):
+        formats.read(model, **head)
+
+
+# ---------------------------------------------------------------- hostile archives
+
+
+def test_links_and_devices_in_a_tar_are_no_files(model, tmp_path):
+    members = contents(model)
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        link = tarfile.TarInfo("weights.hdf5")
+        link.type, link.linkname = kind, str(model / "weights.hdf5")
+        path = tarred(tmp_path / "x.tar", {"options.json": members["options.json"], "weights.hdf5": link})
+        assert "holds no model" in refusal(path)
+
+
+def test_a_tar_that_unpacks_without_end(tmp_path):
+    path = tmp_path / "bomb.tar.gz"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(40):
+            file.write(bytes(1 << 20))
+    assert "unpacks to more than 16,777,216 bytes" in refusal(path)
+
+
+def test_broken_tars(model, tmp_path):
+    whole = tarred(tmp_path / "x.tar", contents(model)).read_bytes()
+    for cut in (600, len(whole) // 2):
+        (tmp_path / "cut.tar").write_bytes(whole[:cut])
+        refusal(tmp_path / "cut.tar")
+    packed = gzip.compress(whole)
+    (tmp_path / "cut.tar.gz").write_bytes(packed[: len(packed) // 2])
+    assert "is not a whole archive" in refusal(tmp_path / "cut.tar.gz")
+    (tmp_path / "text.tar.gz").write_bytes(gzip.compress(b"a letter to my aunt\n" * 99))
+    assert "is not a whole archive" in refusal(tmp_path / "text.tar.gz")
