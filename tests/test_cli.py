@@ -269,11 +269,9 @@ def add_option(folder):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("absent", None, "there is no model at absent; expected a folder or a zip file"),
+        ("absent", None, "there is no model at absent; expected a folder, an archive"),
         ("a" * 300, None, "File name too long"),
-        (".", None, "holds no model: expected config.json with model.safetensors, or options.json"),
-        ("text.txt", None, "text.txt is neither a model folder nor a zip file; name the folder"),
-        ("theirs/weights.hdf5", None, "is neither a model folder nor a zip file; name the folder"),
+        ("text.txt", None, "text.txt is neither a model folder nor an archive"),
         ("theirs", truncate, "weights.hdf5 is not a whole HDF5 file (truncated file"),
         ("theirs", reshape, "dataset 'CNN_proj/W_proj': expected shape (12, 4), found (12, 5)"),
         ("theirs", add_option, r"option 'layer\nnorm' is not understood (value True)"),
@@ -351,7 +349,7 @@ def test_info_for_programs(done, here, checkpoint, elmo):
     allennlp.write(checkpoint, here / "theirs")
     facts = json.loads(done("info", "theirs", "--json"))
     assert facts["format"] == "AllenNLP / bilm-tf"
-    assert facts["head"] == "none"
+    assert facts["head"] == "softmax over 4 words"
     elmo.warm([["a"]]).save(here / "warmed")
     assert json.loads(done("info", "warmed", "--json"))["can"] == ["embed", "convert", "embed --state warm"]
 
@@ -359,11 +357,11 @@ def test_info_for_programs(done, here, checkpoint, elmo):
 def test_convert_there_and_back(run, here, model, checkpoint):
     code, out, err = run("convert", model, "theirs", "--to", "allennlp")
     assert (code, out) == (0, "")
-    assert err == "not part of the target format, left out: the softmax head, the vocabulary, the model card\n"
+    assert err == "not part of the target, left out: the model card\n"
     assert run("convert", "theirs", "ours") == (0, "", "")
-    body = {name: array for name, array in checkpoint.arrays.items() if not name.startswith("softmax.")}
-    assert_same(formats.read(here / "ours"), Checkpoint(checkpoint.config, body))
-    assert sorted(path.name for path in (here / "theirs").iterdir()) == ["options.json", "weights.hdf5"]
+    assert_same(formats.read(here / "ours"), checkpoint)
+    assert run("convert", "theirs", "ours.zip") == (0, "", "")
+    assert_same(formats.read(here / "ours.zip"), checkpoint)
     assert run("convert", "theirs", "half", "--dtype", "float16") == (0, "", "")
     sizes = [(here / name / "model.safetensors").stat().st_size for name in ("ours", "half")]
     assert sizes[1] < 0.7 * sizes[0]
@@ -425,7 +423,7 @@ def start(*args, **pipes):
 
 def test_a_process_prints_one_sentence_or_with_debug_the_trace(here):
     plain, debug = start("info", "absent"), start("--debug", "info", "absent")
-    sentence = b"elmo: there is no model at absent; expected a folder or a zip file\n"
+    sentence = b"elmo: there is no model at absent; expected a folder, an archive (.zip, .tar.gz) or a file of it\n"
     assert plain.communicate(timeout=120)[1] == sentence
     assert plain.returncode == 1
     trace = debug.communicate(timeout=120)[1]

@@ -81,6 +81,10 @@ def test_a_folder_that_is_no_models_folder(tmp_path):
 # ---------------------------------------------------------------- found by content
 
 
+def test_a_folder_around_the_models_own(checkpoint, model):
+    assert_same(checkpoint, formats.read(model.parent))
+
+
 def test_files_under_any_name(checkpoint, model):
     """The published files are called elmo_2x1024_..._options.json and so on."""
     (model / "options.json").rename(model / "elmo_2x6_options.json")
@@ -94,8 +98,9 @@ def test_a_file_of_a_model_stands_for_it(checkpoint, model):
     allennlp.write(other, model / "more")
     assert_same(checkpoint, formats.read(model))
     shutil.copy(model / "more" / "weights.hdf5", model / "other.hdf5")
-    assert "weights beside options.json, found 2: other.hdf5, weights.hdf5; name the two files" in refusal(model)
+    assert "expected one HDF5 file of weights, found 2: other.hdf5, weights.hdf5; name the two files" in refusal(model)
     assert_same(checkpoint, formats.read(model / "weights.hdf5"))
+    assert "expected one HDF5 file of weights, found 2" in refusal(model / "options.json")
     assert_same(other, formats.read(model / "other.hdf5"))
     assert_same(other, formats.read(model / "options.json", weights=model / "other.hdf5"))
 
@@ -195,3 +200,15 @@ def test_broken_tars(model, tmp_path):
     assert "is not a whole archive" in refusal(tmp_path / "cut.tar.gz")
     (tmp_path / "text.tar.gz").write_bytes(gzip.compress(b"a letter to my aunt\n" * 99))
     assert "is not a whole archive" in refusal(tmp_path / "text.tar.gz")
+
+
+# ---------------------------------------------------------------- there and back with a head
+
+
+def test_a_head_goes_to_allennlps_format_and_back(tmp_path):
+    checkpoint = make_checkpoint(vocabulary=WORDS)
+    allennlp.write(checkpoint, tmp_path / "model")
+    assert sorted(contents(tmp_path / "model")) == ["options.json", "softmax.h5", "vocab.txt", "weights.hdf5"]
+    assert_same(checkpoint, formats.read(tmp_path / "model"))
+    (tmp_path / "model" / "vocab.txt").unlink()
+    assert "softmax head without its words; put vocab.txt beside it" in refusal(tmp_path / "model")

@@ -157,7 +157,6 @@ def test_what_the_allennlp_format_cannot_hold():
     made = make_checkpoint(vocabulary=(*SPECIALS, "a"))
     assert allennlp.lost_in(make_checkpoint()) == []
     assert allennlp.lost_in(Checkpoint(made.config, made.arrays, made.vocabulary, card="# card")) == [
-        "the softmax head",
         "the vocabulary",
         "the model card",
     ]

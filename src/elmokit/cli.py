@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +23,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 Model = Annotated[Path | None, Option("--model", help="model folder or zip; without it the bundled English model")]
+Weights = Annotated[Path | None, Option(help="HDF5 file of weights; MODEL is then its options.json")]
+Head = Annotated[Path | None, Option("--softmax", help="HDF5 file of a softmax head that is kept apart")]
+HeadWords = Annotated[Path | None, Option("--vocabulary", help="words of that head, or of a model without characters")]
 Threads = Annotated[int | None, Option(min=1, help="processor threads")]
 
 
@@ -108,13 +113,15 @@ def embed(
 @app.command()
 def info(
     model: Annotated[
-        Path | None, Argument(metavar="MODEL", help="model folder or zip; default: the bundled one")
+        Path | None, Argument(metavar="MODEL", help="model folder, archive or file; default: the bundled one")
     ] = None,
+    weights: Weights = None,
+    softmax: Head = None,
+    vocabulary: HeadWords = None,
     as_json: Annotated[bool, Option("--json", help="print JSON")] = False,
 ) -> None:
     """Print what a model is: format, shape, size, and what can be done with it."""
-    source = _read(model)
-    facts = _facts(source)
+    facts = _facts(_read(model, weights=weights, softmax=softmax, vocabulary=vocabulary))
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -124,8 +131,8 @@ def info(
 
 @app.command()
 def convert(
-    source: Annotated[Path, Argument(metavar="SRC", help="model folder or zip of any known format")],
-    target: Annotated[Path, Argument(metavar="DST", help="folder to write")],
+    source: Annotated[Path, Argument(metavar="SRC", help="model folder, archive or file of any known format")],
+    target: Annotated[Path, Argument(metavar="DST", help="folder to write; our own format: also a file, NAME.zip")],
     to: Annotated[
         Literal["elmokit", "allennlp"],
         Option(
@@ -134,23 +141,61 @@ def convert(
         ),
     ] = "elmokit",
     dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file (elmokit only)")] = "float32",
+    weights: Weights = None,
+    softmax: Head = None,
+    vocabulary: HeadWords = None,
+    cache_words: Annotated[
+        Path | None,
+        Option(metavar="VOCAB", help="put these words' vectors (one word a line) in place of the character network"),
+    ] = None,
 ) -> None:
     """Translate a model into another format, saying first what the target cannot hold."""
-    from elmokit.checkpoint import write_native
-    from elmokit.errors import OutputError
-    from elmokit.formats import allennlp
-
     if to == "allennlp" and dtype != "float32":
         raise typer.BadParameter("AllenNLP and bilm-tf read float32 only", param_hint="--dtype")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists and is not an empty folder; choose another place")
-    read = _read(source)
-    if to == "elmokit":
-        write_native(read, target, dtype=dtype)
+    from elmokit import formats
+
+    found = _read(source, weights=weights, softmax=softmax, vocabulary=vocabulary)
+    lost = formats.lost_in(found, to)
+    if cache_words:
+        lost += ["the softmax head"] if "softmax.bias" in found.arrays else []
+        found = _with_cached_words(found, cache_words)
+    if lost:
+        _notice(f"not part of the target, left out: {', '.join(lost)}")
+    formats.write(found, target, to=to, dtype=dtype)
+
+
+@app.command()
+def models(
+    language: Annotated[str | None, Option(help="only those of a language, by its ISO 639 code: de, grc, zxx")] = None,
+    as_json: Annotated[bool, Option("--json", help="print all that is known, as JSON")] = False,
+) -> None:
+    """List the published models."""
+    from elmokit.catalog import models as published
+    from elmokit.errors import UnknownModel
+
+    found = published(language)
+    if not found:
+        raise UnknownModel(f"no published model is of the language {language!r}; expected an ISO 639 code such as de")
+    if as_json:
+        print(json.dumps([asdict(model) for model in found], indent=2, ensure_ascii=False))
         return
-    if lost := allennlp.lost_in(read):
-        _notice(f"not part of the target format, left out: {', '.join(lost)}")
-    allennlp.write(read, target)
+    rows = [(m.name, m.language, m.format, _megabytes(m.size), m.licence or "unknown", m.title) for m in found]
+    _print_table(("name", "language", "format", "size", "licence", "title"), rows)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, Argument(metavar="NAME", help="a published model, as in  elmo models")],
+    folder: Annotated[Path | None, Option(help="where to put its files; default: the cache ($ELMOKIT_CACHE)")] = None,
+) -> None:
+    """Fetch a published model and print where it is; a broken-off transfer goes on where it ended."""
+    from elmokit import catalog
+
+    try:
+        print(catalog.fetch(name, folder=folder))
+    except KeyboardInterrupt:
+        _notice("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -229,6 +274,17 @@ def train(
 # ---------------------------------------------------------------- helpers
 
 
+def _megabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e6:,.1f} MB"
+
+
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print columns that line up; the last is as long as it is."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)][:-1]
+    for row in (head, *rows):
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))
+
+
 def _refuse_settings(context: typer.Context) -> None:
     """A continued run takes its settings from its folder: say so rather than ignore what was typed."""
     given = [
@@ -248,10 +304,17 @@ def _options_file(path: Path) -> Config:
     return parse_options(read_bytes(path), where=str(path))
 
 
-def _read(path: Path | None) -> Checkpoint:
+def _read(path: Path | None, *, weights: Path | None, softmax: Path | None, vocabulary: Path | None) -> Checkpoint:
     from elmokit import formats
 
-    return formats.read(path or formats.BUNDLED)
+    return formats.read(path or formats.BUNDLED, weights=weights, softmax=softmax, vocabulary=vocabulary)
+
+
+def _with_cached_words(found: Checkpoint, vocabulary: Path) -> Checkpoint:
+    from elmokit.checkpoint import read_vocabulary
+    from elmokit.model import Elmo
+
+    return Elmo(found).cached(read_vocabulary(vocabulary)).checkpoint()
 
 
 def _load(path: Path | None, threads: int | None) -> Elmo:

@@ -19,7 +19,7 @@ from elmokit import checkpoint, formats
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
 from elmokit.network import BiLM, State
-from elmokit.text import Speller, make_batch, plan_batches
+from elmokit.text import BEGIN_SENTENCE, END_SENTENCE, UNKNOWN, Speller, make_batch, plan_batches
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
@@ -50,7 +50,8 @@ class Elmo:
         self.source = source.source
         self.speller: Speller = source.speller()
         self.network = BiLM.from_arrays(source.config, source.arrays).eval()
-        self.head: Arrays = {name: a for name, a in source.arrays.items() if name.startswith("softmax.")}
+        # What the network does not compute with: the softmax head, trained mixes.
+        self.extras: Arrays = {name: a for name, a in source.arrays.items() if name.startswith(("softmax.", "mix."))}
         self.warm_state = _stored_state(source.arrays)
 
     @property
@@ -62,6 +63,15 @@ class Elmo:
     def n_layers(self) -> int:
         """Number of layers of an embedding, the context-free layer 0 included."""
         return self.config.lstm.n_layers + 1
+
+    @property
+    def mixes(self) -> NDArray[np.float32]:
+        """Trained mixes that came with the model, (K, L) float32: each row is ready for `layers` of `embed`."""
+        if "mix.weights" not in self.extras:
+            return np.zeros((0, self.n_layers), np.float32)
+        weights, gammas = (np.asarray(self.extras[f"mix.{name}"], np.float64) for name in ("weights", "gamma"))
+        shares = np.exp(weights - weights.max(1, keepdims=True))
+        return (gammas[:, None] * shares / shares.sum(1, keepdims=True)).astype(np.float32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,9 +127,31 @@ class Elmo:
         warmed.warm_state = carry.state
         return warmed
 
+    def cached(self, words: Iterable[str]) -> Elmo:
+        """Return a model that looks these words up in place of spelling them; others count as <UNK>.
+
+        The sentence marks and <UNK> are put first where `words` lacks them. Embedding text of such words gives the same
+        vectors. A softmax head is left out: its words are others. Raises `MismatchError` for a model that has no
+        characters to spell with.
+        """
+        if self.config.char_cnn is None:
+            raise MismatchError("the words of this model come from a table already; there is nothing to cache")
+        words = tuple(dict.fromkeys(words))
+        words = (*(mark for mark in (BEGIN_SENTENCE, END_SENTENCE, UNKNOWN) if mark not in words), *words)
+        lstm = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(("lstm.", "mix.", "warm."))}
+        arrays = {"embedding": self._spelled(words), **lstm}
+        return Elmo(Checkpoint(Config(lstm=self.config.lstm), arrays, words, source=self.source))
+
+    @torch.inference_mode()
+    def _spelled(self, words: Sequence[str]) -> Vectors:
+        """Return the context-free vectors of words, (V, P)."""
+        parts = [words[i : i + _BATCH_PLACES] for i in range(0, len(words), _BATCH_PLACES)]
+        ids = (torch.from_numpy(self.speller.spell(part).astype(np.int64)) for part in parts)
+        return torch.cat([self.network.encoder(chars_UC) for chars_UC in ids]).numpy()
+
     def checkpoint(self) -> Checkpoint:
         """Return the model as plain data."""
-        arrays = {**self.network.arrays(), **self.head, **self._warm_arrays()}
+        arrays = {**self.network.arrays(), **self.extras, **self._warm_arrays()}
         return Checkpoint(self.config, arrays, self.vocabulary, self.card)
 
     def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:

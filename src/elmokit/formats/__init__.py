@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from elmokit.checkpoint import CONFIG, WEIGHTS, Checkpoint
-from elmokit.errors import FormatError, MismatchError
+from elmokit.checkpoint import CONFIG, WEIGHTS, Checkpoint, read_vocabulary, write_native
+from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, native
 from elmokit.formats import softmax as head
 from elmokit.formats.files import Files, open_files
 
+Target = Literal["elmokit", "allennlp"]
+Dtype = Literal["float32", "float16"]
 BUNDLED = Path(__file__).parents[1] / "models" / "en"
 
 
@@ -35,7 +38,7 @@ def read(
         return found
     if not vocabulary:
         raise MismatchError(f"the head {softmax} needs the list of its words; name it as the vocabulary")
-    return head.attach(found, softmax, vocabulary=vocabulary)
+    return head.attach(found, softmax, read_vocabulary(vocabulary), where=str(softmax))
 
 
 def read_files(files: Files) -> Checkpoint:
@@ -49,3 +52,27 @@ def read_files(files: Files) -> Checkpoint:
         f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, or {allennlp.OPTIONS} with an HDF5 file of "
         f"weights; found {found}"
     )
+
+
+def lost_in(checkpoint: Checkpoint, to: Target) -> list[str]:
+    """Name what the model holds and the target format cannot."""
+    return [] if to == "elmokit" else allennlp.lost_in(checkpoint)
+
+
+def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit", dtype: Dtype = "float32") -> None:
+    """Write a model where nothing is yet: a folder, or in our own format also one file whose name ends in .zip.
+
+    Raises `OutputError` where something is in the way or cannot be written, `MismatchError` for a model that the target
+    cannot hold.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists and is not an empty folder; choose another place")
+    if to == "allennlp":
+        if dtype != "float32":
+            raise MismatchError("AllenNLP and bilm-tf read float32 only; leave the dtype out, or write our own format")
+        allennlp.write(checkpoint, target)
+    elif target.suffix == ".zip":
+        native.write_file(checkpoint, target, dtype=dtype)
+    else:
+        write_native(checkpoint, target, dtype=dtype)

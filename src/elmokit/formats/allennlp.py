@@ -28,6 +28,7 @@ from elmokit.checkpoint import (
     written_folder,
 )
 from elmokit.errors import FormatError
+from elmokit.formats import softmax
 from elmokit.formats.files import Files, outermost
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
 from elmokit.formats.rules import Rule, check, reshaped, stacked, to_ours, to_theirs
@@ -50,14 +51,21 @@ def recognises(files: Files) -> bool:
 
 
 def read_files(files: Files) -> Checkpoint:
-    """Read the one model of a folder or archive, under whatever names its files have."""
-    options, weights = _one_options(files), _one_weights(files)
+    """Read the one model of a folder or archive, under whatever names its files have.
+
+    The vocabulary (`vocab*.txt`) is read where words come from a table or a softmax head is there, in its own file.
+    """
+    options, (weights, head) = _one_options(files), _weights_and_head(files)
     config = parse_options(files.read(options), where=files.named(options))
-    words = None
-    for vocabulary in [] if config.char_cnn else files.find(VOCABULARY, "vocab*.txt")[:1]:
-        words = parse_vocabulary(files.read(vocabulary), where=files.named(vocabulary))
+    words = None if config.char_cnn and not head else _vocabulary_among(files)
     with files.open(weights) as file:
-        return read_weights(file, config, words=words, where=files.named(weights))
+        found = read_weights(file, config, words=None if config.char_cnn else words, where=files.named(weights))
+    if not head:
+        return found
+    if words is None:
+        raise FormatError(f"{files.named(head)} is a softmax head without its words; put {VOCABULARY} beside it")
+    with files.open(head) as file:
+        return softmax.attach(found, file, words, where=files.named(head))
 
 
 def read(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
@@ -109,7 +117,7 @@ def parse_options(content: bytes, *, where: str) -> Config:
 
 
 def write(checkpoint: Checkpoint, folder: str | Path) -> None:
-    """Write options.json and weights.hdf5, which AllenNLP and bilm-tf read; a softmax head has no place there."""
+    """Write options.json and weights.hdf5, which AllenNLP and bilm-tf read, and a softmax head in its own file."""
     # A clip that is absent is written as null: AllenNLP asks for the key.
     options = {name: part for name, part in checkpoint.config.model_dump().items() if part is not None}
     weights = BytesIO()
@@ -118,17 +126,23 @@ def write(checkpoint: Checkpoint, folder: str | Path) -> None:
             file.create_dataset(name, data=np.ascontiguousarray(array, np.float32))
     with written_folder(folder) as folder:
         replace_file(folder / WEIGHTS, weights.getvalue())
-        if checkpoint.config.char_cnn is None and checkpoint.vocabulary is not None:
+        if "softmax.bias" in checkpoint.arrays:
+            replace_file(folder / softmax.WEIGHTS, softmax.packed(checkpoint))
+        if _needs_vocabulary(checkpoint) and checkpoint.vocabulary is not None:
             write_vocabulary(checkpoint.vocabulary, folder / VOCABULARY)
         replace_file(folder / OPTIONS, json.dumps(options).encode())
 
 
 def lost_in(checkpoint: Checkpoint) -> list[str]:
     """Name what a checkpoint holds that this format cannot."""
-    parts = {"softmax.weight": "the softmax head", "warm.h": "the warmed state"}
+    parts = {"warm.h": "the warmed state", "mix.gamma": "the trained mixes of layers"}
     lost = [what for name, what in parts.items() if name in checkpoint.arrays]
-    lost += ["the vocabulary"] if checkpoint.vocabulary is not None and checkpoint.config.char_cnn else []
+    lost += ["the vocabulary"] if checkpoint.vocabulary is not None and not _needs_vocabulary(checkpoint) else []
     return lost + (["the model card"] if checkpoint.card else [])
+
+
+def _needs_vocabulary(checkpoint: Checkpoint) -> bool:
+    return checkpoint.config.char_cnn is None or "softmax.bias" in checkpoint.arrays
 
 
 # ---------------------------------------------------------------- which files
@@ -158,17 +172,28 @@ def _one_options(files: Files) -> str:
     return _only(_options_among(files), f"{files.where}: expected one {OPTIONS}")
 
 
-def _one_weights(files: Files) -> str:
+def _weights_and_head(files: Files) -> tuple[str, str | None]:
+    """Return the name of the file of weights, and that of a softmax head where there is one."""
     found = _hdf5_among(files)
-    if len(found) > 1:
-        found = [name for name in found if _holds_weights(files, name)]
-    return _only(found, f"{files.where}: expected one HDF5 file of weights beside {OPTIONS}")
+    if len(found) == 1:
+        return found[0], None
+    groups = {name: _groups(files, name) for name in found}
+    heads = [name for name in found if groups[name] == {"softmax"}]
+    others = [name for name in found if name not in heads]
+    weights = [name for name in others if "RNN_0" in groups[name] and groups[name] & {"char_embed", "embedding"}]
+    one = _only(weights if len(others) > 1 else others, f"{files.where}: expected one HDF5 file of weights")
+    return one, heads[0] if len(heads) == 1 else None
 
 
-def _holds_weights(files: Files, name: str) -> bool:
+def _groups(files: Files, name: str) -> set[str]:
     with suppress(FormatError), files.open(name) as content, open_hdf5(content, where=name) as file:
-        return "RNN_0" in file and ("char_embed" in file or "embedding" in file)
-    return False
+        return set(file)
+    return set()
+
+
+def _vocabulary_among(files: Files) -> tuple[str, ...] | None:
+    found = outermost(files.find(VOCABULARY) or files.find("vocab*.txt"))
+    return parse_vocabulary(files.read(found[0]), where=files.named(found[0])) if found else None
 
 
 def _only(names: list[str], expected: str) -> str:

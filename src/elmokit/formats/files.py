@@ -203,7 +203,7 @@ def open_files(path: str | Path) -> Iterator[Files]:
     archive becomes a `FormatError`, while it is read too.
     """
     path = Path(path)
-    index = path.with_name(path.name + ".index")
+    index = Path(f"{path}.index")
     if path.is_dir():
         yield Folder(path)
     elif index.is_file() or (path.is_file() and (path.suffix in _WEIGHTS or path.suffix == ".json")):

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
-from elmokit.checkpoint import Checkpoint, check_vocabulary, read_vocabulary
+import h5py
+
+from elmokit.checkpoint import Checkpoint, check_vocabulary
 from elmokit.errors import MismatchError
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
-from elmokit.formats.rules import Rule, check, to_ours
+from elmokit.formats.rules import Rule, check, to_ours, to_theirs
+
+# Not .hdf5: simple_elmo takes the first file of that ending for the weights of the network.
+WEIGHTS = "softmax.h5"
 
 
-def attach(checkpoint: Checkpoint, softmax: str | Path, *, vocabulary: str | Path) -> Checkpoint:
-    """Return the model with this head, one row for each word of the vocabulary file, instead of any it has.
+def attach(checkpoint: Checkpoint, softmax: str | Path | BinaryIO, words: tuple[str, ...], *, where: str) -> Checkpoint:
+    """Return the model with the head of an HDF5 file, one row for each of `words`, in place of any it has.
 
-    Raises `FormatError` for files that are not of this format, `MismatchError` for a model whose words come from a
-    table of another vocabulary.
+    Raises `FormatError` for a file that is not of this format or has other rows than there are words, `MismatchError`
+    for a model whose words come from a table of others. `where` names the file in errors.
     """
-    rows = (None, checkpoint.config.lstm.projection_dim)
-    table = [Rule("softmax.weight", ("softmax/W",), rows), Rule("softmax.bias", ("softmax/b",), (None,))]
-    with open_hdf5(softmax, where=str(softmax)) as file:
-        check(table, dataset_shapes(file, where=str(softmax)), where=str(softmax))
+    table = _rules(checkpoint.config.lstm.projection_dim)
+    with open_hdf5(softmax, where=where) as file:
+        check(table, dataset_shapes(file, where=where), where=where)
         head = to_ours(table, lambda name: read_float32(file, name))
-    words = read_vocabulary(vocabulary)
     for part in head.values():
-        check_vocabulary(words, {"softmax.bias": part}, where=str(vocabulary))
+        check_vocabulary(words, {"softmax.bias": part}, where=f"the vocabulary of {where}")
     if checkpoint.config.char_cnn is None and checkpoint.vocabulary != words:
-        raise MismatchError(f"{vocabulary} is not the vocabulary of the model's words; a head must predict these")
+        raise MismatchError(f"{where}: its words are not those of the model's table; a head must predict these")
     return replace(checkpoint, arrays={**checkpoint.arrays, **head}, vocabulary=words)
+
+
+def packed(checkpoint: Checkpoint) -> bytes:
+    """Return the content of the HDF5 file for a model's head."""
+    content = BytesIO()
+    with h5py.File(content, "w", libver="earliest") as file:
+        for name, array in to_theirs(_rules(checkpoint.config.lstm.projection_dim), checkpoint.arrays).items():
+            file.create_dataset(name, data=array)
+    return content.getvalue()
+
+
+def _rules(P: int) -> list[Rule]:
+    return [Rule("softmax.weight", ("softmax/W",), (None, P)), Rule("softmax.bias", ("softmax/b",), (None,))]
