@@ -1,0 +1,99 @@
+"""`Elmo` beyond its network: trained mixes that came with it, words looked up in place of spelled."""
+
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from checkpoints import SPECIALS, assert_same, make_word_checkpoint
+from conftest import make_checkpoint, make_config
+from elmokit import cli, formats
+from elmokit.checkpoint import read_native, write_native
+from elmokit.errors import FormatError, MismatchError
+from elmokit.formats import allennlp
+from elmokit.model import Elmo
+from elmokit.network import Mix
+
+SENTENCES = [["the", "cat", "sat"], ["cat"], []]
+
+
+# ---------------------------------------------------------------- mixes
+
+
+@pytest.fixture
+def mixed(tiny):
+    arrays = {"mix.weights": [[0.5, -1.0, 2.0], [0.0, 0.0, 0.0]], "mix.gamma": [2.0, 0.5]}
+    arrays = {name: np.array(value, np.float32) for name, value in arrays.items()}
+    return dataclasses.replace(tiny, arrays={**tiny.arrays, **arrays})
+
+
+def test_a_trained_mix_is_that_of_the_network(mixed):
+    elmo = Elmo(mixed)
+    assert elmo.mixes.shape == (2, 3)
+    for k in (0, 1):
+        mix = Mix(3, mixed.arrays["mix.weights"][k], gamma=float(mixed.arrays["mix.gamma"][k]))
+        for stack, found in zip(
+            elmo.embed(SENTENCES, layers="all"), elmo.embed(SENTENCES, layers=elmo.mixes[k]), strict=True
+        ):
+            expected = mix(list(torch.from_numpy(stack))).detach().numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_model_without_mixes_has_none(tiny_elmo):
+    assert tiny_elmo.mixes.shape == (0, 3)
+
+
+def test_mixes_are_kept_in_our_format(mixed, tmp_path):
+    Elmo(mixed).save(tmp_path / "model")
+    assert_same(read_native(tmp_path / "model"), mixed)
+    assert allennlp.lost_in(mixed) == ["the trained mixes of layers"]
+    broken = dataclasses.replace(mixed, arrays={**mixed.arrays, "mix.weights": np.zeros((2, 4), np.float32)})
+    write_native(broken, tmp_path / "broken")
+    with pytest.raises(FormatError, match=r"'mix.weights': expected shape \(2, 3\), found \(2, 4\)"):
+        read_native(tmp_path / "broken")
+
+
+# ---------------------------------------------------------------- cached words
+
+
+@pytest.mark.parametrize("filters", [((1, 3), (2, 4), (3, 5)), ((1, 1), (2, 3))])
+def test_cached_words_give_the_same_vectors(filters):
+    elmo = Elmo(make_checkpoint(make_config(filters=filters)))
+    cached = elmo.cached(["the", "cat", "sat", "cat"])
+    assert cached.vocabulary == (*SPECIALS, "the", "cat", "sat")
+    for a, b in zip(elmo.embed(SENTENCES, layers="all"), cached.embed(SENTENCES, layers="all"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    unknown, spelled = (list(cached.embed([[word]])) for word in ("strange", "<UNK>"))
+    np.testing.assert_array_equal(unknown, spelled)
+
+
+def test_many_words_are_cached():
+    words = [f"w{i}" for i in range(5000)]
+    elmo = Elmo(make_checkpoint())
+    cached = elmo.cached(words)
+    np.testing.assert_allclose(*(next(model.embed([words[4000:4003]])) for model in (elmo, cached)), atol=1e-6)
+
+
+def test_a_model_without_characters_has_nothing_to_cache():
+    with pytest.raises(MismatchError, match="there is nothing to cache"):
+        Elmo(make_word_checkpoint(make_config().lstm, SPECIALS)).cached(["a"])
+
+
+def test_the_cache_is_that_of_bilm_tf(oracles, tmp_path, monkeypatch):
+    """`elmo convert --cache-words` writes what `dump_token_embeddings` wrote."""
+    folder = oracles / "bilm-token-cache"
+    vocabulary = folder / "vocab.txt"
+    weights = next(path for path in folder.glob("*.hdf5") if "weights" in path.name)
+    with h5py.File(next(path for path in folder.glob("*.hdf5") if "embedding" in path.name)) as file:
+        expected = file["embedding"][...]
+    args = ["elmo", "convert", str(folder / "options.json"), str(tmp_path / "cached"), "--to", "allennlp"]
+    monkeypatch.setattr("sys.argv", [*args, "--weights", str(weights), "--cache-words", str(vocabulary)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    words = vocabulary.read_text(encoding="utf-8").split("\n")[:-1]
+    found = formats.read(tmp_path / "cached")
+    rows = [found.vocabulary.index(word) for word in words]
+    np.testing.assert_allclose(found.arrays["embedding"][rows], expected, atol=1e-6)
