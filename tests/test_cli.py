@@ -269,7 +269,7 @@ def add_option(folder):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("absent", None, "there is no model at absent; expected a folder, an archive"),
+        ("absent", None, "there is no model at absent, and no published model 'absent'; run  elmo models"),
         ("a" * 300, None, "File name too long"),
         ("text.txt", None, "text.txt is neither a model folder nor an archive"),
         ("theirs", truncate, "weights.hdf5 is not a whole HDF5 file (truncated file"),
@@ -423,7 +423,7 @@ def start(*args, **pipes):
 
 def test_a_process_prints_one_sentence_or_with_debug_the_trace(here):
     plain, debug = start("info", "absent"), start("--debug", "info", "absent")
-    sentence = b"elmo: there is no model at absent; expected a folder, an archive (.zip, .tar.gz) or a file of it\n"
+    sentence = b"elmo: there is no model at absent, and no published model 'absent'; run  elmo models  for all names\n"
     assert plain.communicate(timeout=120)[1] == sentence
     assert plain.returncode == 1
     trace = debug.communicate(timeout=120)[1]

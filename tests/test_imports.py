@@ -16,7 +16,7 @@ import elmokit
 PACKAGE = Path(elmokit.__file__).parent
 
 # Each of these may import those before it (tier 0, then tier 1).
-TIER_0 = ["errors", "text", "checkpoint", "formats"]
+TIER_0 = ["errors", "text", "checkpoint", "formats", "download", "hub", "catalog"]
 SPINE = [*TIER_0, "kernels", "network", "model"]
 # Leaves: what else of the package each may import. No leaf imports another, but for the job that joins model and sink.
 LEAVES = {
@@ -34,16 +34,19 @@ MAY_IMPORT = {
 }
 # A heavy or optional package is imported by these and by nothing else.
 OWNERS = {
+    "filelock": {"catalog"},
+    "huggingface_hub": {"hub"},
     "pydantic": {"checkpoint"},
     "torch": {"kernels", "network", "model", "job", "train", "cli"},
     "pyarrow": {"sinks"},
     "syntok": {"text"},
-    "tqdm": {"cli", "job", "train"},
+    "tqdm": {"cli", "download", "job", "train"},
     "typer": {"cli"},
 }
 
 PUBLIC_NAMES = [
     "Carry",
+    "DownloadError",
     "Elmo",
     "ElmoError",
     "FormatError",

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from elmokit.errors import DownloadError as DownloadError
     from elmokit.errors import ElmoError as ElmoError
     from elmokit.errors import FormatError as FormatError
     from elmokit.errors import MismatchError as MismatchError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Carry",
+    "DownloadError",
     "Elmo",
     "ElmoError",
     "FormatError",

@@ -22,7 +22,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )  # fmt: skip
 
-Model = Annotated[Path | None, Option("--model", help="model folder or zip; without it the bundled English model")]
+_MODEL = "path, hub repository user/name, or published name"
+Model = Annotated[str | None, Option("--model", help=f"{_MODEL}; without it the bundled English model")]
 Weights = Annotated[Path | None, Option(help="HDF5 file of weights; MODEL is then its options.json")]
 Head = Annotated[Path | None, Option("--softmax", help="HDF5 file of a softmax head that is kept apart")]
 HeadWords = Annotated[Path | None, Option("--vocabulary", help="words of that head, or of a model without characters")]
@@ -56,6 +57,7 @@ def embed(
     text: Annotated[str, Argument(metavar="TEXT", help="one tokenised sentence a line, '-' for standard input")],
     out: Annotated[Path, Argument(metavar="OUT", help="file to write; its ending says how: .hdf5, .parquet or .npz")],
     model: Model = None,
+    weights: Weights = None,
     all_layers: Annotated[bool, Option("--all", help="every layer of each token (layers, tokens, width)")] = False,
     top: Annotated[bool, Option("--top", help="the top layer (tokens, width)")] = False,
     average: Annotated[bool, Option("--average", help="the mean of the layers (tokens, width); the default")] = False,
@@ -90,7 +92,7 @@ def embed(
         done = embed_file(
             text,
             out,
-            elmo=_warmed(_load(model, threads), warm_up, tokenize=tokenize),
+            elmo=_warmed(_load(model, weights, threads), warm_up, tokenize=tokenize),
             layers="all" if all_layers else "top" if top else "average",
             pool=pool,
             state=state,
@@ -113,7 +115,7 @@ def embed(
 @app.command()
 def info(
     model: Annotated[
-        Path | None, Argument(metavar="MODEL", help="model folder, archive or file; default: the bundled one")
+        str | None, Argument(metavar="MODEL", help=f"{_MODEL}; without it the bundled English model")
     ] = None,
     weights: Weights = None,
     softmax: Head = None,
@@ -131,7 +133,7 @@ def info(
 
 @app.command()
 def convert(
-    source: Annotated[Path, Argument(metavar="SRC", help="model folder, archive or file of any known format")],
+    source: Annotated[str, Argument(metavar="SRC", help=_MODEL)],
     target: Annotated[Path, Argument(metavar="DST", help="folder to write; our own format: also a file, NAME.zip")],
     to: Annotated[
         Literal["elmokit", "allennlp"],
@@ -304,10 +306,12 @@ def _options_file(path: Path) -> Config:
     return parse_options(read_bytes(path), where=str(path))
 
 
-def _read(path: Path | None, *, weights: Path | None, softmax: Path | None, vocabulary: Path | None) -> Checkpoint:
+def _read(name: str | None, *, weights: Path | None, softmax: Path | None, vocabulary: Path | None) -> Checkpoint:
     from elmokit import formats
+    from elmokit.catalog import locate
 
-    return formats.read(path or formats.BUNDLED, weights=weights, softmax=softmax, vocabulary=vocabulary)
+    path = locate(name) if name else formats.BUNDLED
+    return formats.read(path, weights=weights, softmax=softmax, vocabulary=vocabulary)
 
 
 def _with_cached_words(found: Checkpoint, vocabulary: Path) -> Checkpoint:
@@ -317,11 +321,11 @@ def _with_cached_words(found: Checkpoint, vocabulary: Path) -> Checkpoint:
     return Elmo(found).cached(read_vocabulary(vocabulary)).checkpoint()
 
 
-def _load(path: Path | None, threads: int | None) -> Elmo:
+def _load(name: str | None, weights: Path | None, threads: int | None) -> Elmo:
     _set_threads(threads)
     from elmokit.model import load
 
-    return load(path)
+    return load(name, weights=weights)
 
 
 def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool) -> Elmo:

@@ -5,6 +5,7 @@
     |- TextError     (ValueError)   an input text cannot be read or embedded
     |- OutputError   (OSError)      an output cannot be written, or an earlier one is in the way
     |- UnknownModel  (LookupError)  no model of that name or path
+    |- DownloadError (OSError)      a file cannot be fetched or sent, or is not the one that was expected
     |- MissingExtra  (ImportError)  an optional package is absent; names the pip command
     `- MismatchError (ValueError)   two things that must fit do not (state and batch, run and resume)
 
@@ -35,6 +36,10 @@ class OutputError(ElmoError, OSError):
 
 class UnknownModel(ElmoError, LookupError):
     """No model of that name or path."""
+
+
+class DownloadError(ElmoError, OSError):
+    """A file cannot be fetched or sent, or what arrived is not what was expected."""
 
 
 class MissingExtra(ElmoError, ImportError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elmokit import checkpoint, formats
+from elmokit import checkpoint, formats, hub
+from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
 from elmokit.network import BiLM, State
@@ -158,6 +160,17 @@ class Elmo:
         """Write the model as a folder of our own: config.json, model.safetensors, vocab.txt, README.md."""
         checkpoint.write_native(self.checkpoint(), folder, dtype=dtype)
 
+    def push_to_hub(
+        self, repo: str, *, private: bool = False, token: str | None = None, message: str = "Send with elmokit"
+    ) -> str:
+        """Send the model, with its card, to a Hugging Face hub repository "user/name"; return the commit's address.
+
+        Raises `DownloadError` where the hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            return hub.push(folder, repo, private=private, token=token, message=message)
+
     def _warm_arrays(self) -> Arrays:
         if self.warm_state is None:
             return {}
@@ -199,12 +212,26 @@ class Elmo:
         return [part[:, 1:-1] for part in parts], new
 
 
-def load(path: str | Path | None = None) -> Elmo:
-    """Open a model: our folder, or AllenNLP's folder or zip; without a path the bundled English model.
+def load(
+    model: str | Path | None = None,
+    *,
+    weights: str | Path | None = None,
+    softmax: str | Path | None = None,
+    vocabulary: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    token: str | None = None,
+) -> Elmo:
+    """Open a model: a path, a Hugging Face hub repository "user/name", or a published model's name (`elmo models`).
 
-    Raises `UnknownModel` where nothing is there and `FormatError` where what is there is no model.
+    A path is a folder, an archive or a file of a model of any format that elmokit reads; with `weights` (HDF5) it is
+    the model's options.json. Without `model` it is the bundled English one. `softmax` and `vocabulary` name a head that is
+    kept apart and its words. `revision`, `token`: of the hub; `offline`: fetch nothing.
+
+    Raises `UnknownModel` where nothing is there, `FormatError` where what is there is no model, `DownloadError`.
     """
-    return Elmo(formats.read(formats.BUNDLED if path is None else path))
+    path = formats.BUNDLED if model is None else locate(model, revision=revision, offline=offline, token=token)
+    return Elmo(formats.read(path, weights=weights, softmax=softmax, vocabulary=vocabulary))
 
 
 def _stored_state(arrays: Arrays) -> State | None:
