@@ -32,7 +32,7 @@ def test_it_is_small_and_whole(bundled):
     assert files.keys() >= {"config.json", "model.safetensors", "vocab.txt", "README.md"}
     assert sum(files.values()) <= 28_000_000
     assert bundled.checkpoint().n_parameters <= 14_000_000
-    assert len(bundled.vocabulary) == len(bundled.head["softmax.bias"])
+    assert len(bundled.vocabulary) == len(bundled.extras["softmax.bias"])
     assert bundled.vocabulary[:3] == ("<S>", "</S>", "<UNK>")
 
 

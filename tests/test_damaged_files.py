@@ -196,8 +196,8 @@ def test_a_zip_of_a_model_without_characters(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options.json": None}, "holds no model: expected config.json with model.safetensors, or options.json"),
-        ({"weights.hdf5": None}, "an HDF5 file of weights; found options.json"),
+        ({"options.json": None}, "holds no model: expected config.json with model.safetensors, options.json"),
+        ({"weights.hdf5": None}, "docs/checkpoints.md describes; found options.json"),
         ({"options.json": None, "a/options.json": b"", "b/options.json": b""}, "expected one options.json, found 2"),
         ({"options.json": b"["}, "'options.json': expected JSON"),
         ({"weights.hdf5": b"text"}, "'weights.hdf5' is not a whole HDF5 file"),

@@ -149,7 +149,7 @@ def test_every_published_file_there_and_back(oracles, tmp_path):
     pairs = [(folder / "options.json", weights) for folder in folders for weights in folder.glob("*weights*.hdf5")]
     assert len(pairs) > 20
     for number, (options, weights) in enumerate(sorted(pairs)):
-        checkpoint, folder = allennlp.read(options, weights), tmp_path / str(number)
+        checkpoint, folder = allennlp.read_pair(options, weights), tmp_path / str(number)
         assert_same(rewritten(checkpoint, folder), checkpoint)
         theirs, ours = read_datasets(weights), read_datasets(folder / "weights.hdf5")
         ours = {name if name in theirs else name.replace("MultiRNNCell/Cell0/", ""): a for name, a in ours.items()}
@@ -159,7 +159,10 @@ def test_every_published_file_there_and_back(oracles, tmp_path):
 
 
 def test_a_model_of_one_direction_is_refused(oracles):
-    assert "option 'bidirectional' is False, expected true" in refusal(oracles / "tfckpt-char2-forward-only")
+    folder = oracles / "tfckpt-char2-forward-only"
+    assert "is a model of one direction; only bidirectional models can be embedded" in refusal(folder)
+    with pytest.raises(FormatError, match="option 'bidirectional' is False, expected true"):
+        allennlp.parse_options((folder / "options.json").read_bytes(), where="options.json")
 
 
 def test_the_published_zip(oracles, tmp_path):
@@ -248,13 +251,13 @@ def test_the_file_of_weights_among_several_is_known_by_its_content(model):
     (model / "broken.hdf5").write_bytes(b"no")
     assert_same(expected, formats.read(model))
     shutil.copy(model / "zzz.h5", model / "twice.h5")
-    assert "expected one HDF5 file of weights beside options.json, found 2" in refusal(model)
+    assert "expected one HDF5 file of weights, found 2" in refusal(model)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: p.mkdir(), "holds no model: expected config.json with model.safetensors, or options.json"),
+        (lambda p: p.mkdir(), "holds no model: expected config.json with model.safetensors, options.json"),
         (lambda p: p.write_bytes(b""), "is neither a model folder nor an archive (.zip, .tar.gz); name the model"),
         (lambda p: p.write_bytes(b"PK\x05\x06" + bytes(18)), "holds no model"),
         (lambda p: (p.mkdir(), (p / "options.json").write_text("{}")), "holds no model"),
@@ -271,10 +274,10 @@ def test_nothing_there(tmp_path):
 
 
 def test_files_named_one_by_one(model):
-    assert_same(formats.read(model), allennlp.read(model / "options.json", model / "weights.hdf5"))
+    assert_same(formats.read(model), allennlp.read_pair(model / "options.json", model / "weights.hdf5"))
     for options, weights in [("absent", "weights.hdf5"), ("options.json", "absent"), (".", "weights.hdf5")]:
         with pytest.raises(FormatError, match=r"absent|cannot be read \(Is a directory\)"):
-            allennlp.read(model / options, model / weights)
+            allennlp.read_pair(model / options, model / weights)
 
 
 def test_a_model_without_characters(tmp_path):

@@ -16,13 +16,14 @@ import elmokit
 PACKAGE = Path(elmokit.__file__).parent
 
 # Each of these may import those before it (tier 0, then tier 1).
-TIER_0 = ["errors", "text", "checkpoint", "formats", "download", "hub", "catalog"]
-SPINE = [*TIER_0, "kernels", "network", "model"]
+TIER_0 = ["errors", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
+SPINE = [*TIER_0, "kernels", "mirror", "network", "padded", "model"]
 # Leaves: what else of the package each may import. No leaf imports another, but for the job that joins model and sink.
 LEAVES = {
     "sinks": TIER_0,
     "job": [*SPINE, "sinks"],
     "train": SPINE,
+    "compat": [*SPINE, "sinks", "job"],
 }
 EVERYTHING = [*SPINE, *LEAVES, "cli"]
 MAY_IMPORT = {
@@ -36,8 +37,8 @@ MAY_IMPORT = {
 OWNERS = {
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
-    "pydantic": {"checkpoint"},
-    "torch": {"kernels", "network", "model", "job", "train", "cli"},
+    "pydantic": {"config"},
+    "torch": {"formats", "kernels", "mirror", "network", "padded", "model", "job", "train", "compat", "cli"},
     "pyarrow": {"sinks"},
     "syntok": {"text"},
     "tqdm": {"cli", "download", "job", "train"},

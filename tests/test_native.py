@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file as save_tensors
 from checkpoints import SPECIALS, assert_same, refusal
 from conftest import make_checkpoint, make_config
 from elmokit import formats
-from elmokit.checkpoint import Checkpoint, write_native
+from elmokit.checkpoint import Checkpoint, Config, write_native
 from elmokit.errors import OutputError
 from elmokit.formats import allennlp
 from elmokit.model import Elmo
@@ -139,6 +140,59 @@ def test_options_of_the_native_folder(native, name, value, message):
     assert message in refusal(native)
 
 
+def test_options_that_came_later_are_written_only_where_they_are_set():
+    config = make_config()
+    plain = json.loads(config.model_dump_json())
+    assert plain.keys() == {"lstm", "char_cnn"}
+    assert "joined" not in plain["lstm"]
+    assert "spelling" not in plain["char_cnn"]
+    assert config.later_options == []
+
+
+def test_a_model_that_spells_in_code_points_there_and_back(tmp_path):
+    """White space and line ends other than LF may be among the characters."""
+    characters = (*SPECIALS, "<bow>", "<eow>", "a", " ", "\u3000", "\u2028", "\x85", "北", "<pad>")
+    options = make_config().model_dump()
+    options["char_cnn"] |= {"spelling": "code points", "n_characters": len(characters)}
+    made = make_checkpoint(Config.model_validate(options))
+    checkpoint = replace(made, characters=characters)
+    write_native(checkpoint, tmp_path / "one")
+    again = formats.read(tmp_path / "one")
+    assert_same(again, checkpoint)
+    assert again.characters == characters
+    text = [["a", "北 b"], ["\u2028\x85"]]
+    for one, two in zip(Elmo(checkpoint).embed(text), Elmo(again).embed(text), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "message"),
+    [
+        ("lstm", {"joined": True}, "option 'lstm': layers that are joined have no skip connections"),
+        ("char_cnn", {"spelling": "syllables"}, "option 'char_cnn.spelling': input should be 'UTF-8 bytes' or 'code p"),
+        (
+            "char_cnn",
+            {"spelling": "code points", "n_characters": 10**9},
+            "option 'char_cnn.n_characters': input should",
+        ),
+        (
+            "char_cnn",
+            {"spelling": "code points", "n_characters": 9},
+            "'char_embed': expected shape (9, 4), found (261, 4)",
+        ),
+        ("word_embed", {"dim": 0}, "option 'word_embed.dim': input should be greater than or equal to 1"),
+        ("word_embed", {"dim": 4}, "array 'embedding' is missing; expected shape (0, 4)"),
+        (None, {"marks": ["<bos>", "<eos>"]}, "option 'marks': list should have at least 3 items"),
+        (None, {"always_project": 1}, "option 'always_project': input should be a valid boolean"),
+    ],
+)
+def test_later_options_with_something_wrong(native, part, options, message):
+    content = json.loads((native / "config.json").read_text())
+    (content.setdefault(part, {}) if part else content).update(options)
+    (native / "config.json").write_text(json.dumps(content))
+    assert message in refusal(native)
+
+
 def test_a_card_that_is_not_utf_8(native):
     (native / "README.md").write_bytes(b"caf\xe9")
     assert formats.read(native).card == "caf\ufffd"
@@ -156,8 +210,7 @@ def test_a_folder_that_cannot_be_rewritten(tmp_path):
 def test_what_the_allennlp_format_cannot_hold():
     made = make_checkpoint(vocabulary=(*SPECIALS, "a"))
     assert allennlp.lost_in(make_checkpoint()) == []
-    assert allennlp.lost_in(Checkpoint(made.config, made.arrays, made.vocabulary, card="# card")) == [
-        "the vocabulary",
-        "the model card",
-    ]
+    assert allennlp.lost_in(Checkpoint(made.config, made.arrays, made.vocabulary, card="# card")) == ["the model card"]
+    headless = {name: array for name, array in made.arrays.items() if not name.startswith("softmax.")}
+    assert allennlp.lost_in(Checkpoint(made.config, headless, made.vocabulary)) == ["the vocabulary"]
     assert allennlp.lost_in(Elmo(make_checkpoint()).warm([["a"]]).checkpoint()) == ["the warmed state"]

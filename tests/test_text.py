@@ -18,8 +18,11 @@ from elmokit.errors import FormatError, TextError
 from elmokit.text import (
     BEGIN_SENTENCE,
     END_SENTENCE,
+    CodePointSpeller,
     LexiconSpeller,
+    Marks,
     Utf8Speller,
+    WordAndCharacterSpeller,
     make_batch,
     plan_batches,
     read_lines,
@@ -228,6 +231,77 @@ def test_a_vocabulary_without_the_special_words_is_refused(missing):
         LexiconSpeller(tuple(word for word in LEXICON if word != missing))
 
 
+# ---------------------------------------------------------------- spelling by a lexicon of characters
+
+CHARACTERS = ("<S>", "</S>", "<UNK>", "<bow>", "<eow>", "c", "a", "t", "北", "\u3000", "<pad>")
+
+
+def code_points(words, *, max_characters=6):
+    return CodePointSpeller(CHARACTERS, max_characters).spell(words)
+
+
+def test_code_points_between_marks():
+    ids = code_points(["cat", "北x", "", "\u3000", "<S>", "</S>", "<pad>", "tttttcc", "\ud800"])
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [
+        [3, 5, 6, 7, 4, 10],
+        [3, 8, 2, 4, 10, 10],
+        [3, 4, 10, 10, 10, 10],
+        [3, 9, 4, 10, 10, 10],
+        [3, 0, 4, 10, 10, 10],
+        [3, 1, 4, 10, 10, 10],
+        [3, 2, 2, 6, 2, 4],  # its characters, not the padding; cut after four
+        [3, 7, 7, 7, 7, 4],
+        [3, 2, 4, 10, 10, 10],
+    ]
+    assert code_points([]).shape == (0, 6)
+
+
+@given(st.lists(any_word, max_size=6))
+def test_any_word_is_spelled_in_code_points(words):
+    for word, row in zip(words, code_points(words, max_characters=20).tolist(), strict=True):
+        length = row.index(4)
+        spelled = [CHARACTERS[i] for i in row[1:length]]
+        known = [character if character in CHARACTERS else "<UNK>" for character in word[:18]]
+        assert spelled == ([word] if word in ("<S>", "</S>") else known)
+        assert row[0] == 3
+        assert row[length + 1 :] == [10] * (19 - length)
+
+
+@pytest.mark.parametrize("missing", ["<S>", "</S>", "<UNK>", "<bow>", "<eow>"])
+def test_a_lexicon_of_characters_without_the_special_ones_is_refused(missing):
+    with pytest.raises(FormatError, match=rf"the lexicon of characters \(10 symbols\) lacks {missing}"):
+        CodePointSpeller(tuple(symbol for symbol in CHARACTERS if symbol != missing), 6)
+
+
+def test_the_padding_is_the_last_row():
+    with pytest.raises(FormatError, match="the lexicon of characters ends with 'c', expected <pad>"):
+        CodePointSpeller((*CHARACTERS, "c"), 6)
+
+
+def test_other_marks():
+    marks = Marks("<bos>", "<eos>", "<oov>")
+    characters = ("<bos>", "<eos>", "<oov>", "<bow>", "<eow>", "S", "<pad>")
+    words = LexiconSpeller(("<oov>", "<bos>", "<eos>", "<S>"), marks, 4)
+    speller = WordAndCharacterSpeller(words, CodePointSpeller(characters, 5, marks))
+    assert speller.spell(["<bos>", "<S>", "<S>ome"]).tolist() == [
+        [1, 3, 0, 4, 6, 6],
+        [3, 3, 2, 5, 2, 4],
+        [0, 3, 2, 5, 2, 4],
+    ]
+    batch = make_batch([["S"]], speller)
+    assert batch.chars_UC[batch.words_BT[0]].tolist() == [[1, 3, 0, 4, 6, 6], [0, 3, 5, 4, 6, 6], [2, 3, 1, 4, 6, 6]]
+    with pytest.raises(FormatError, match="lacks <bos>"):
+        LexiconSpeller(LEXICON, marks)
+    spelled = Utf8Speller(6, marks).spell(["<bos>", "<S>", "<eos>"])
+    assert spelled[:, 1].tolist() == [256, ord("<"), 257]
+
+
+def test_long_words_are_looked_up_by_their_beginning():
+    speller = LexiconSpeller((*LEXICON, "international"), longest=3)
+    assert speller.spell(["cat", "catalogue", "thesis", "international", "</S>"]).tolist() == [[4], [4], [3], [2], [1]]
+
+
 # ---------------------------------------------------------------- batches
 
 
@@ -236,6 +310,8 @@ def test_a_batch_put_together_again_gives_the_sentences(sentences):
     spelled = []
 
     class Speller:
+        marks = Marks()
+
         def spell(self, words):
             spelled.extend(words)
             return np.zeros((len(words), 1), np.int64)

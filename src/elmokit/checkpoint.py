@@ -1,20 +1,23 @@
-"""What a checkpoint is: a `Config`, named arrays, perhaps a vocabulary; and our own folder of it.
+"""What a checkpoint is: a `Config`, named arrays, perhaps a vocabulary and a lexicon; and our own folder of it.
 
-Names follow `options.json` of AllenNLP and bilm-tf. Arrays, all float32, with Z = 2 directions (forward, backward),
-E character width, N filters in all, P projection, D cells, V words:
+Arrays, all float32, with Z = 2 directions (forward, backward), C symbols of the spelling, E character width, N filters
+in all, W width of the word table, P projection, D cells, V words:
 
-    char_embed                  (261, E)      row = character id, no padding row
+    char_embed                  (C, E)        row = character id, no padding row
     cnn.{i}.weight              (width, E, n) cnn.{i}.bias (n,)
     highway.{k}.carry.weight    (N, N)        and .bias; x @ weight
     highway.{k}.transform.weight (N, N)       and .bias
-    projection.weight           (N, P)        and .bias; absent when N == P
-    embedding                   (V, P)        instead of all the above: a model without characters
+    embedding                   (V, W)        beside the characters, or instead of all the above (then often W = P)
+    projection.weight           (W + N, P)    and .bias; rows word then characters; absent when it changes no width
     lstm.{l}.kernel             (Z, 2P, 4D)   rows input then recurrent, gates i, j, f, o
     lstm.{l}.bias               (Z, 4D)       the forget bias of 1 is not in it
     lstm.{l}.projection         (Z, D, P)     absent when D == P
     softmax.weight, softmax.bias (V, P), (V,) only where the language-model head is kept
     warm.h, warm.c              (L, Z, P), (L, Z, D)   the stored warmed state, where there is one
     mix.weights, mix.gamma      (K, L + 1), (K,)  K trained mixes of the layers (weights before their softmax), likewise
+
+Where the option `always_project` is set, no projection is absent. Where the layers are `joined`, kernels are (Z, P + D,
+4D) in the first layer and (Z, 3D, 4D) above, h is D wide, and output.weight (D, P) and .bias follow the last layer.
 """
 
 from __future__ import annotations
@@ -29,131 +32,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from elmokit.config import CharCNN as CharCNN
+from elmokit.config import Config as Config
+from elmokit.config import Embedding as Embedding
+from elmokit.config import Lstm as Lstm
+from elmokit.config import Shape as Shape
+from elmokit.config import network_shapes as network_shapes
+from elmokit.config import parse_config as parse_config
 from elmokit.errors import FormatError, OutputError
-from elmokit.text import N_CHARACTERS, LexiconSpeller, Speller, Utf8Speller
+from elmokit.text import CodePointSpeller, LexiconSpeller, Speller, Utf8Speller, WordAndCharacterSpeller
 
 Arrays = dict[str, NDArray[np.floating]]
-Shape = tuple[int, ...]
-
-# Beyond these no ELMo exists; they keep a hostile file from asking for terabytes.
-_Size = Field(ge=1, le=65_536)
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Embedding(_Options):
-    """`char_cnn.embedding` of options.json: the character width."""
-
-    dim: int = _Size
-
-
-class CharCNN(_Options):
-    """`char_cnn` of options.json: the context-free word encoder (paper section 3.4)."""
-
-    embedding: Embedding
-    filters: list[tuple[int, int]] = Field(min_length=1, max_length=64)
-    activation: Literal["relu", "tanh"]
-    n_highway: int = Field(default=0, ge=0, le=16)
-    n_characters: Literal[261, 262] = 262
-    max_characters_per_token: int = Field(ge=3, le=4096)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _filters_as_tuples(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("filters"), list):
-            pairs = [tuple(pair) if isinstance(pair, list) else pair for pair in data["filters"]]
-            return {**data, "filters": pairs}
-        return data
-
-    @model_validator(mode="after")
-    def _filters_fit(self) -> CharCNN:
-        for width, count in self.filters:
-            if not (1 <= width <= self.max_characters_per_token and 1 <= count <= 65_536):
-                raise ValueError(
-                    f"filter [{width}, {count}]: expected a width of 1 to {self.max_characters_per_token} "
-                    "(max_characters_per_token) and a positive count"
-                )
-        return self
-
-    @property
-    def n_filters(self) -> int:
-        """Width N of the word vector before the projection."""
-        return sum(count for _, count in self.filters)
-
-
-class Lstm(_Options):
-    """`lstm` of options.json. An absent clip, null or 0 means no clipping; an absent `n_layers` means one."""
-
-    projection_dim: int = _Size
-    dim: int = _Size
-    n_layers: int = Field(default=1, ge=1, le=8)
-    cell_clip: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    proj_clip: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    use_skip_connections: bool
-
-
-class Config(_Options):
-    """The shape of an ELMo, as options.json states it. Without `char_cnn` words come from a table."""
-
-    lstm: Lstm
-    char_cnn: CharCNN | None = None
-
-    @property
-    def dim(self) -> int:
-        """Width of an output vector: both directions side by side."""
-        return 2 * self.lstm.projection_dim
-
-
-def parse_config(options: Any, *, where: str) -> Config:
-    """Make a `Config` of parsed JSON, or raise `FormatError` naming the first option that is not understood."""
-    if not isinstance(options, dict):
-        raise FormatError(f"{where}: expected a JSON object, found {type(options).__name__}")
-    try:
-        return Config.model_validate(options)
-    except ValidationError as error:
-        raise FormatError(f"{where}: {_first_problem(error)}") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    name = repr(".".join(str(part) for part in problem["loc"]))
-    found = repr(problem["input"])[:80]
-    if problem["type"] == "extra_forbidden":
-        return f"option {name} is not understood (value {found}); remove it if it does not change the network"
-    if problem["type"] == "missing":
-        return f"option {name} is missing"
-    if problem["type"] == "value_error":  # our own, which says what was found
-        return f"option {name}: {problem['ctx']['error']}"
-    return f"option {name}: {problem['msg'][0].lower()}{problem['msg'][1:]}; found {found}"
-
-
-def network_shapes(config: Config) -> dict[str, Shape]:
-    """Return name -> shape of every array of the network but the word table, whose length only the file knows."""
-    lstm, P, D = config.lstm, config.lstm.projection_dim, config.lstm.dim
-    shapes: dict[str, Shape] = _encoder_shapes(config.char_cnn, P) if config.char_cnn else {}
-    for layer in range(lstm.n_layers):
-        shapes[f"lstm.{layer}.kernel"] = (2, 2 * P, 4 * D)
-        shapes[f"lstm.{layer}.bias"] = (2, 4 * D)
-        if D != P:
-            shapes[f"lstm.{layer}.projection"] = (2, D, P)
-    return shapes
-
-
-def _encoder_shapes(cnn: CharCNN, P: int) -> dict[str, Shape]:
-    E, N = cnn.embedding.dim, cnn.n_filters
-    shapes: dict[str, Shape] = {"char_embed": (N_CHARACTERS, E)}
-    for i, (width, count) in enumerate(cnn.filters):
-        shapes |= {f"cnn.{i}.weight": (width, E, count), f"cnn.{i}.bias": (count,)}
-    for k in range(cnn.n_highway):
-        for gate in ("carry", "transform"):
-            shapes |= {f"highway.{k}.{gate}.weight": (N, N), f"highway.{k}.{gate}.bias": (N,)}
-    if N != P:
-        shapes |= {"projection.weight": (N, P), "projection.bias": (P,)}
-    return shapes
 
 
 @dataclass(frozen=True)
@@ -161,6 +51,7 @@ class Checkpoint:
     """A model as plain data: the hinge between file formats and networks.
 
     `vocabulary`: the words of the softmax head or of the word table, in row order. `card`: the model card, Markdown.
+    `characters`: the lexicon of a model that spells in code points, in row order.
     """
 
     config: Config
@@ -168,14 +59,26 @@ class Checkpoint:
     vocabulary: tuple[str, ...] | None = None
     card: str = ""
     source: str = field(default="elmokit", compare=False)
+    characters: tuple[str, ...] | None = None
 
     def speller(self) -> Speller:
-        """Return how this model spells: UTF-8 bytes, or the vocabulary where it has no characters."""
-        if self.config.char_cnn:
-            return Utf8Speller(self.config.char_cnn.max_characters_per_token)
+        """Return how this model spells: by characters, by the rows of its vocabulary, or both."""
+        characters = self._character_speller(self.config.char_cnn) if self.config.char_cnn else None
+        if not self.config.word_dim:
+            assert characters is not None  # or words would come from a table
+            return characters
         if self.vocabulary is None:
-            raise FormatError("a model without characters needs its vocabulary; none was found beside it")
-        return LexiconSpeller(self.vocabulary)
+            raise FormatError("a model with a word table needs its vocabulary; none was found beside it")
+        longest = self.config.word_embed.longest if self.config.word_embed else None
+        words = LexiconSpeller(self.vocabulary, self.config.sentence_marks, longest)
+        return WordAndCharacterSpeller(words, characters) if characters else words
+
+    def _character_speller(self, cnn: CharCNN) -> Utf8Speller | CodePointSpeller:
+        if not cnn.has_lexicon:
+            return Utf8Speller(cnn.max_characters_per_token, self.config.sentence_marks)
+        if self.characters is None:
+            raise FormatError("a model that spells in code points needs its lexicon; none was found beside it")
+        return CodePointSpeller(self.characters, cnn.max_characters_per_token, self.config.sentence_marks)
 
     @property
     def n_parameters(self) -> int:
@@ -198,12 +101,12 @@ def check_arrays(shapes: Mapping[str, Shape], config: Config, *, where: str) -> 
 
 def _further_shapes(shapes: Mapping[str, Shape], config: Config) -> dict[str, Shape]:
     """Shapes of the word table, softmax head, warmed state and mixes: each is whole where any of it is there."""
-    L, P, D = config.lstm.n_layers, config.lstm.projection_dim, config.lstm.dim
+    L, P, D, H = config.lstm.n_layers, config.lstm.projection_dim, config.lstm.dim, config.lstm.state_dim
     V_table, V_head, K = (next(iter(shapes.get(name, ())), 0) for name in ("embedding", "softmax.bias", "mix.gamma"))
-    table: dict[str, Shape] = {} if config.char_cnn else {"embedding": (V_table, P)}
+    table: dict[str, Shape] = {"embedding": (V_table, config.word_dim)} if config.word_dim else {}
     head: dict[str, Shape] = {"softmax.weight": (V_head, P), "softmax.bias": (V_head,)}
-    state: dict[str, Shape] = {"warm.h": (L, 2, P), "warm.c": (L, 2, D)}
-    mixes: dict[str, Shape] = {"mix.weights": (K, L + 1), "mix.gamma": (K,)}
+    state: dict[str, Shape] = {"warm.h": (L, 2, H), "warm.c": (L, 2, D)}
+    mixes: dict[str, Shape] = {"mix.weights": (K, config.n_layers), "mix.gamma": (K,)}
     present = [part for part in (head, state, mixes) if part.keys() & shapes.keys()]
     return table | {name: shape for part in present for name, shape in part.items()}
 
@@ -215,6 +118,13 @@ def check_vocabulary(words: tuple[str, ...] | None, arrays: Arrays, *, where: st
             raise FormatError(
                 f"{where}: expected {len(arrays[name]):,} words, as {name!r} has rows, found {len(words):,}"
             )
+
+
+def check_characters(characters: tuple[str, ...] | None, config: Config, *, where: str) -> None:
+    """Raise `FormatError` unless `characters`, if there are any, are one for each row of the character table."""
+    expected = config.char_cnn.n_symbols if config.char_cnn else 0
+    if characters is not None and len(characters) != expected:
+        raise FormatError(f"{where}: expected {expected:,} symbols, one a line, found {len(characters):,}")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -236,19 +146,27 @@ def read_json(text: str | bytes, *, where: str) -> Any:
 # ---------------------------------------------------------------- our own folder
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "config.json", "model.safetensors", "vocab.txt", "README.md"
+CHARACTERS = "chars.txt"
 
 _HEADER = {"model_type": "elmo", "elmokit_version": 1}  # of config.json, beside the options
 
 
 def read_native(folder: str | Path) -> Checkpoint:
-    """Read our own folder: config.json, model.safetensors, and where they are there vocab.txt and README.md."""
+    """Read our own folder: config.json, model.safetensors, and those of its text files that are there."""
     folder = Path(folder)
     config = _parse_native(read_bytes(folder / CONFIG), where=str(folder / CONFIG))
     arrays = _read_safetensors(folder / WEIGHTS, config)
-    vocabulary, card = folder / VOCABULARY, folder / CARD
-    words = read_vocabulary(vocabulary) if vocabulary.is_file() else None
-    check_vocabulary(words, arrays, where=str(vocabulary))
-    return Checkpoint(config, arrays, words, read_bytes(card).decode("utf-8", "replace") if card.is_file() else "")
+    words = _read_symbols(folder / VOCABULARY)
+    check_vocabulary(words, arrays, where=str(folder / VOCABULARY))
+    characters = _read_symbols(folder / CHARACTERS) if config.char_cnn and config.char_cnn.has_lexicon else None
+    check_characters(characters, config, where=str(folder / CHARACTERS))
+    card = read_bytes(folder / CARD).decode("utf-8", "replace") if (folder / CARD).is_file() else ""
+    return Checkpoint(config, arrays, words, card, characters=characters)
+
+
+def _read_symbols(path: Path) -> tuple[str, ...] | None:
+    """Read what `write_vocabulary` wrote, if it is there; white space may be part of a word, or a character."""
+    return tuple(_lines(read_bytes(path), where=str(path))) if path.is_file() else None
 
 
 def _parse_native(content: bytes, *, where: str) -> Config:
@@ -281,11 +199,15 @@ def read_vocabulary(path: str | Path) -> tuple[str, ...]:
 
 def parse_vocabulary(content: bytes, *, where: str) -> tuple[str, ...]:
     """Return the words of a vocabulary file's content, or raise `FormatError` naming the place."""
+    return tuple(line.strip() for line in _lines(content, where=where))
+
+
+def _lines(content: bytes, *, where: str) -> list[str]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise FormatError(f"{where}: expected a vocabulary in UTF-8, one word a line") from None
-    return tuple(line.strip() for line in text.removesuffix("\n").split("\n")) if text else ()
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def write_native(
@@ -298,15 +220,16 @@ def write_native(
     arrays = {name: np.ascontiguousarray(a, dtype) for name, a in sorted(checkpoint.arrays.items())}
     with written_folder(folder) as folder:
         replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
-        if checkpoint.vocabulary is not None:
-            write_vocabulary(checkpoint.vocabulary, folder / VOCABULARY)
+        for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
+            if symbols is not None:
+                write_vocabulary(symbols, folder / name)
         if checkpoint.card:
             replace_file(folder / CARD, checkpoint.card.encode())
         replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
 
 
 def write_vocabulary(words: tuple[str, ...], path: Path) -> None:
-    """Write a vocabulary, one word a line."""
+    """Write a vocabulary or lexicon, one word or character a line."""
     replace_file(path, "".join(f"{word}\n" for word in words).encode("utf-8"))
 
 

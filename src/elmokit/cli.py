@@ -343,6 +343,8 @@ def _set_threads(threads: int | None) -> None:
 
 def _facts(source: Checkpoint) -> dict[str, Any]:
     lstm, cnn = source.config.lstm, source.config.char_cnn
+    words = [f"{cnn.spelling}, {cnn.max_characters_per_token} symbols a word"] if cnn else []
+    encoder = [f"{cnn.n_filters} filters ({cnn.activation}), {cnn.n_highway} highway layers"] if cnn else []
     clips = f"cell clip {lstm.cell_clip or 'none'}, projection clip {lstm.proj_clip or 'none'}"
     can = ["embed", "convert"]
     if "warm.h" in source.arrays:
@@ -350,11 +352,11 @@ def _facts(source: Checkpoint) -> dict[str, Any]:
     head = source.arrays.get("softmax.bias")
     return {
         "format": source.source,
-        "words": f"UTF-8 bytes, {cnn.max_characters_per_token} symbols a word" if cnn else "a vocabulary",
-        "encoder": f"{cnn.n_filters} filters ({cnn.activation}), {cnn.n_highway} highway layers" if cnn else "a table",
+        "words": " and ".join([*words, "a vocabulary"] if source.config.word_dim else words),
+        "encoder": " and ".join([*encoder, "a table"] if source.config.word_dim else encoder),
         "lstm": f"{lstm.n_layers} layers of {lstm.dim} cells, projection {lstm.projection_dim}, {clips}, "
         f"{'with' if lstm.use_skip_connections else 'no'} skip connections",
-        "vectors": f"{lstm.n_layers + 1} layers of width {source.config.dim}",
+        "vectors": f"{source.config.n_layers} layers of width {source.config.dim}",
         "parameters": f"{source.n_parameters:,} ({source.n_parameters * 4 / 1e6:.1f} MB as float32)",
         "head": f"softmax over {len(head):,} words" if head is not None else "none",
         "can": can,

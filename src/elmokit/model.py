@@ -21,7 +21,7 @@ from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
 from elmokit.network import BiLM, State
-from elmokit.text import BEGIN_SENTENCE, END_SENTENCE, UNKNOWN, Speller, make_batch, plan_batches
+from elmokit.text import Speller, make_batch, plan_batches
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
@@ -48,6 +48,7 @@ class Elmo:
     def __init__(self, source: Checkpoint) -> None:
         self.config: Config = source.config
         self.vocabulary = source.vocabulary
+        self.characters = source.characters
         self.card = source.card
         self.source = source.source
         self.speller: Speller = source.speller()
@@ -64,7 +65,7 @@ class Elmo:
     @property
     def n_layers(self) -> int:
         """Number of layers of an embedding, the context-free layer 0 included."""
-        return self.config.lstm.n_layers + 1
+        return self.config.n_layers
 
     @property
     def mixes(self) -> NDArray[np.float32]:
@@ -77,10 +78,12 @@ class Elmo:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over configuration, weights and warmed state: equal for models that compute the same."""
+        """SHA-256 over configuration, weights, lexicons and warmed state: equal for models that compute the same."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         for name, array in sorted({**self.network.arrays(), **self._warm_arrays()}.items()):
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        for symbols in (self.characters, self.vocabulary if self.config.word_embed else None):
+            digest.update("\n".join(symbols or ()).encode())
         return digest.hexdigest()
 
     def embed(
@@ -139,10 +142,11 @@ class Elmo:
         if self.config.char_cnn is None:
             raise MismatchError("the words of this model come from a table already; there is nothing to cache")
         words = tuple(dict.fromkeys(words))
-        words = (*(mark for mark in (BEGIN_SENTENCE, END_SENTENCE, UNKNOWN) if mark not in words), *words)
-        lstm = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(("lstm.", "mix.", "warm."))}
-        arrays = {"embedding": self._spelled(words), **lstm}
-        return Elmo(Checkpoint(Config(lstm=self.config.lstm), arrays, words, source=self.source))
+        words = (*(mark for mark in self.config.sentence_marks if mark not in words), *words)
+        kept = ("lstm.", "output.", "mix.", "warm.")
+        arrays = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(kept)}
+        config = self.config.model_copy(update={"char_cnn": None, "word_embed": None})
+        return Elmo(Checkpoint(config, {"embedding": self._spelled(words), **arrays}, words, source=self.source))
 
     @torch.inference_mode()
     def _spelled(self, words: Sequence[str]) -> Vectors:
@@ -154,7 +158,7 @@ class Elmo:
     def checkpoint(self) -> Checkpoint:
         """Return the model as plain data."""
         arrays = {**self.network.arrays(), **self.extras, **self._warm_arrays()}
-        return Checkpoint(self.config, arrays, self.vocabulary, self.card)
+        return Checkpoint(self.config, arrays, self.vocabulary, self.card, characters=self.characters)
 
     def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
         """Write the model as a folder of our own: config.json, model.safetensors, vocab.txt, README.md."""
@@ -225,8 +229,8 @@ def load(
     """Open a model: a path, a Hugging Face hub repository "user/name", or a published model's name (`elmo models`).
 
     A path is a folder, an archive or a file of a model of any format that elmokit reads; with `weights` (HDF5) it is
-    the model's options.json. Without `model` it is the bundled English one. `softmax` and `vocabulary` name a head that is
-    kept apart and its words. `revision`, `token`: of the hub; `offline`: fetch nothing.
+    the model's options.json. Without `model` it is the bundled English one. `softmax` and `vocabulary` name a head that
+    is kept apart and its words. `revision`, `token`: of the hub; `offline`: fetch nothing.
 
     Raises `UnknownModel` where nothing is there, `FormatError` where what is there is no model, `DownloadError`.
     """

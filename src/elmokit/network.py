@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elmokit.checkpoint import Arrays, CharCNN, Config, Lstm
+from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError
 from elmokit.kernels import lstmp
-from elmokit.text import N_CHARACTERS, PAD_ID, Batch
+from elmokit.mirror import Streams, side_by_side
+from elmokit.text import Batch
 
 # Places whose gates are computed in one product; bounds memory on very long sentences.
 _PLACES_PER_PRODUCT = 8192
@@ -73,24 +73,38 @@ class Highway(nn.Module):
 
 
 class WordEncoder(nn.Module):
-    """Spelling to word vector, without context: layer 0 (paper section 3.4)."""
+    """Spelling to word vector, without context: layer 0 (paper section 3.4).
 
-    def __init__(self, cnn: CharCNN, projection_dim: int) -> None:
+    With a table of `n_words` by `word_dim` a word's row in it stands before what its characters give.
+    """
+
+    def __init__(
+        self, cnn: CharCNN, projection_dim: int, *, n_words: int = 0, word_dim: int = 0, always_project: bool = False
+    ) -> None:
         super().__init__()
         E, N = cnn.embedding.dim, cnn.n_filters
-        self.char_embed = nn.Parameter(torch.empty(N_CHARACTERS, E))
+        self.embedding = nn.Parameter(torch.empty(n_words, word_dim)) if word_dim else None
+        self.char_embed = nn.Parameter(torch.empty(cnn.n_symbols, E))
         self.cnn = nn.ModuleList(Convolution(width, E, count) for width, count in cnn.filters)
         self.activation = torch.relu if cnn.activation == "relu" else torch.tanh
         self.highway = nn.ModuleList(Highway(N) for _ in range(cnn.n_highway))
-        self.projection = Affine(N, projection_dim) if N != projection_dim else None
+        projects = always_project or word_dim + N != projection_dim
+        self.projection = Affine(word_dim + N, projection_dim) if projects else None
         self.widest = max(width for width, _ in cnn.filters)
 
     def forward(self, chars_UC: Tensor) -> Tensor:
-        """Return word vectors (U, P) of words spelled as ids (U, C) int64."""
+        """Return word vectors (U, P) of words spelled as ids (U, C) int64, with a table after their rows (U, 1 + C)."""
+        if self.embedding is None:
+            x = self._from_characters(chars_UC)
+        else:
+            x = torch.cat([self.embedding[chars_UC[:, 0]], self._from_characters(chars_UC[:, 1:])], dim=1)
+        return self.projection(x) if self.projection else x
+
+    def _from_characters(self, chars_UC: Tensor) -> Tensor:
         x = self.activation(self._maxima(chars_UC))
         for highway in self.highway:
             x = highway(x)
-        return self.projection(x) if self.projection else x
+        return x
 
     def _maxima(self, chars_UC: Tensor) -> Tensor:
         """Convolve words of like length together, over few padding characters.
@@ -98,7 +112,7 @@ class WordEncoder(nn.Module):
         Padding is one id, so every window that lies wholly in it gives the same value: one such window is enough. A
         group is cut to its longest word plus the widest filter, which leaves every word all its windows but copies.
         """
-        lengths_U = (chars_UC != PAD_ID).sum(1)
+        lengths_U = (chars_UC != len(self.char_embed) - 1).sum(1)  # the last symbol is the padding
         order = torch.argsort(lengths_U, stable=True)
         parts = order.split(_WORDS_PER_CONVOLUTION)
         groups = [self._group_maxima(chars_UC[part], lengths_U[part[-1]]) for part in parts]
@@ -113,13 +127,15 @@ class WordEncoder(nn.Module):
 class WordTable(nn.Module):
     """Word id to word vector: models without characters, and cached word vectors."""
 
-    def __init__(self, n_words: int, projection_dim: int) -> None:
+    def __init__(self, n_words: int, word_dim: int, *, projection_dim: int | None = None) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(torch.empty(n_words, projection_dim))
+        self.embedding = nn.Parameter(torch.empty(n_words, word_dim))
+        self.projection = Affine(word_dim, projection_dim) if projection_dim else None
 
     def forward(self, chars_UC: Tensor) -> Tensor:
         """Return word vectors (U, P) of word ids (U, 1) int64."""
-        return self.embedding[chars_UC[:, 0]]
+        x = self.embedding[chars_UC[:, 0]]
+        return self.projection(x) if self.projection else x
 
 
 class Layer(nn.Module):
@@ -129,14 +145,14 @@ class Layer(nn.Module):
     projection). The clipped c and h are the state. Without a projection h is not clipped.
     """
 
-    def __init__(self, config: Lstm) -> None:
+    def __init__(self, config: Config, *, layer: int) -> None:
         super().__init__()
-        P, D = config.projection_dim, config.dim
-        self.kernel = nn.Parameter(torch.empty(2, 2 * P, 4 * D))
+        lstm, P, D = config.lstm, config.lstm.projection_dim, config.lstm.dim
+        self.kernel = nn.Parameter(torch.empty(2, lstm.input_dim(layer) + lstm.state_dim, 4 * D))
         self.bias = nn.Parameter(torch.empty(2, 4 * D))
-        self.projection = nn.Parameter(torch.empty(2, D, P)) if D != P else None
-        self.cell_clip = config.cell_clip or None
-        self.proj_clip = (config.proj_clip or None) if D != P else None
+        self.projection = nn.Parameter(torch.empty(2, D, P)) if config.projects_cells else None
+        self.cell_clip = lstm.cell_clip or None
+        self.proj_clip = (lstm.proj_clip or None) if config.projects_cells else None
 
     def forward(
         self, x_TZBP: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
@@ -205,16 +221,16 @@ class BiLM(nn.Module):
     def __init__(self, config: Config, *, n_words: int = 0) -> None:
         super().__init__()
         self.config = config
-        P = config.lstm.projection_dim
-        self.encoder = WordEncoder(config.char_cnn, P) if config.char_cnn else WordTable(n_words, P)
-        self.lstm = nn.ModuleList(Layer(config.lstm) for _ in range(config.lstm.n_layers))
+        self.encoder = _encoder(config, n_words)
+        self.lstm = nn.ModuleList(Layer(config, layer=k) for k in range(config.lstm.n_layers))
+        self.output = Affine(config.lstm.dim, config.lstm.projection_dim) if config.lstm.joined else None
 
     @classmethod
     def from_arrays(cls, config: Config, arrays: Arrays) -> BiLM:
         """Build the network around copies of a checkpoint's arrays (those of a head or a state are left alone)."""
         with torch.device("meta"):
             network = cls(config, n_words=len(arrays.get("embedding", ())))
-        state = {name: torch.tensor(np.asarray(arrays[_array_name(name)])) for name in network.state_dict()}
+        state = {name: torch.tensor(np.ascontiguousarray(arrays[_array_name(name)])) for name in network.state_dict()}
         network.load_state_dict(state, assign=True)
         return network
 
@@ -232,7 +248,7 @@ class BiLM(nn.Module):
         lstm = self.config.lstm
         shape = (lstm.n_layers, 2, rows)
         weight = next(self.parameters())
-        return State(weight.new_zeros(*shape, lstm.projection_dim), weight.new_zeros(*shape, lstm.dim))
+        return State(weight.new_zeros(*shape, lstm.state_dim), weight.new_zeros(*shape, lstm.dim))
 
     def run(
         self, x_TZBP: Tensor, state: State, *, rows: Sequence[int] | None = None, dropout: float = 0.0
@@ -240,18 +256,22 @@ class BiLM(nn.Module):
         """Run the layers over two streams, each in its own reading order.
 
         x_TZBP: word vectors; rows: how many sentences are still there at each step (default: all, always).
-        Returns the outputs of layers 1..L, (T, Z, B, P) each, and the state after each row's last step.
+        Returns the outputs of layers 1..L, (T, Z, B, P) each, and the state after each row's last step. Of layers that
+        are joined only the last one's output is returned, and one stream must be the other's mirror.
         """
         _check_rows(state, x_TZBP.shape[2])
         rows = [x_TZBP.shape[2]] * x_TZBP.shape[0] if rows is None else rows
         layers, h, c = [], [], []
         for k, layer in enumerate(self.lstm):
+            if k and self.output:
+                x_TZBP = side_by_side(x_TZBP, rows)
             x_TZBP = nn.functional.dropout(x_TZBP, dropout, training=dropout > 0)
             y_TZBP, h_ZBP, c_ZBD = layer(x_TZBP, state.h[k], state.c[k], rows)
             x_TZBP = y_TZBP + x_TZBP if k and self.config.lstm.use_skip_connections else y_TZBP
             layers.append(x_TZBP)
             h.append(h_ZBP)
             c.append(c_ZBD)
+        layers = [self.output(layers[-1])] if self.output else layers
         return layers, State(torch.stack(h), torch.stack(c))
 
     def forward(self, batch: Batch, state: State | None = None) -> tuple[list[Tensor], State]:
@@ -260,7 +280,7 @@ class BiLM(nn.Module):
         M counts the places of all sentences, one sentence after the other, without padding; <S> and </S> are among
         them. The forward direction is the first half of a vector, the backward direction the second.
         """
-        view = _Streams(batch.words_BT, batch.lengths_B)
+        view = Streams(batch.words_BT, batch.lengths_B)
         order_B = torch.from_numpy(view.order_B).to(self.device)
         state = state or self.zero_state(len(batch.lengths_B))
         _check_rows(state, len(batch.lengths_B))
@@ -273,27 +293,13 @@ class BiLM(nn.Module):
         return flat, state.select(torch.argsort(order_B))
 
 
-class _Streams:
-    """How sentences become two streams and come back: index arithmetic in NumPy.
-
-    Sentences are sorted longest first, so that those still there at a step are the first rows; the backward stream
-    starts at each sentence's own end.
-    """
-
-    def __init__(self, words_BT: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> None:
-        T, B = words_BT.shape[1], len(lengths_B)
-        self.order_B = np.argsort(-lengths_B, kind="stable")
-        sorted_B = lengths_B[self.order_B]
-        t = np.arange(T)
-        mirror_BT = np.where(t < sorted_B[:, None], sorted_B[:, None] - 1 - t, t)
-        words_BT = words_BT[self.order_B]
-        self.words_TZB = np.stack([words_BT, np.take_along_axis(words_BT, mirror_BT, 1)]).transpose(2, 0, 1).copy()
-        self.rows_T = np.searchsorted(-sorted_B, -t, side="left").tolist()
-        row_B = np.argsort(self.order_B)  # where sentence b stands in the streams
-        b_M = np.repeat(row_B, lengths_B)
-        t_M = np.arange(lengths_B.sum()) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
-        back_M = np.repeat(lengths_B, lengths_B) - 1 - t_M
-        self.places_MZ = np.stack([t_M * 2 * B + b_M, back_M * 2 * B + B + b_M], axis=1)
+def _encoder(config: Config, n_words: int) -> WordEncoder | WordTable:
+    P = config.lstm.projection_dim
+    if config.char_cnn is None:
+        return WordTable(n_words, config.word_dim, projection_dim=P if config.projects_words else None)
+    return WordEncoder(
+        config.char_cnn, P, n_words=n_words, word_dim=config.word_dim, always_project=config.always_project
+    )
 
 
 class Mix(nn.Module):

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,12 @@ BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 BEGIN_SENTENCE_ID, END_SENTENCE_ID, BEGIN_WORD_ID, END_WORD_ID, PAD_ID = 256, 257, 258, 259, 260
 N_CHARACTERS = 261
 
+# The symbols of a lexicon of characters that are no character of a word (the sentence marks are there too).
+BEGIN_WORD, END_WORD, PAD = "<bow>", "<eow>", "<pad>"
+
 Ids = NDArray[np.integer]
+Symbols: TypeAlias = Sequence[int] | NDArray[np.uint8]
+Chars = TypeVar("Chars", bound=Ids)
 
 
 # ---------------------------------------------------------------- reading
@@ -93,8 +98,23 @@ def _segment(lines: Iterable[str]) -> Iterator[list[str]]:
 # ---------------------------------------------------------------- spelling
 
 
+class Marks(NamedTuple):
+    """The words that stand for the ends of a sentence and for what a lexicon lacks."""
+
+    begin: str = BEGIN_SENTENCE
+    end: str = END_SENTENCE
+    unknown: str = UNKNOWN
+
+
+MARKS = Marks()
+
+
 class Speller(Protocol):
     """How a checkpoint turns words into ids."""
+
+    @property
+    def marks(self) -> Marks:
+        """What stands at the ends of a sentence."""
 
     def spell(self, words: Sequence[str]) -> Ids:
         """Return ids (U, C) of `words`."""
@@ -108,46 +128,118 @@ class Utf8Speller:
     """
 
     max_characters: int = 50
+    marks: Marks = MARKS
 
     def spell(self, words: Sequence[str]) -> NDArray[np.uint16]:
         """Return ids (U, C) uint16 in 0..260. The literal words <S> and </S> become the sentence marks."""
         chars_UC = np.full((len(words), self.max_characters), PAD_ID, np.uint16)
-        chars_UC[:, 0] = BEGIN_WORD_ID
-        for row, word in zip(chars_UC, words, strict=True):
-            symbols = self._symbols(word)
-            row[1 : len(symbols) + 1] = symbols
-            row[len(symbols) + 1] = END_WORD_ID
-        return chars_UC
+        return _filled(chars_UC, [self._symbols(word) for word in words], begin=BEGIN_WORD_ID, end=END_WORD_ID)
 
-    def _symbols(self, word: str) -> Sequence[int] | NDArray[np.uint8]:
-        if word == BEGIN_SENTENCE:
+    def _symbols(self, word: str) -> Symbols:
+        if word == self.marks.begin:
             return [BEGIN_SENTENCE_ID]
-        if word == END_SENTENCE:
+        if word == self.marks.end:
             return [END_SENTENCE_ID]
         return np.frombuffer(word.encode("utf-8", "ignore")[: self.max_characters - 2], np.uint8)
 
 
 @dataclass(frozen=True)
-class LexiconSpeller:
-    """One id a word, from a vocabulary: for models without characters and for cached word vectors."""
+class CodePointSpeller:
+    """Code points between begin-word and end-word marks, as rows of a lexicon of the characters that a model knows.
 
-    vocabulary: tuple[str, ...]
+    The lexicon holds, beside characters, <bow> and <eow> for the ends of a word, the sentence marks, what stands for a
+    character that it lacks, and in its last row <pad>. `max_characters` counts <bow> and <eow>.
+    """
+
+    characters: tuple[str, ...]
+    max_characters: int
+    marks: Marks = MARKS
 
     def __post_init__(self) -> None:
-        """Raise `FormatError` for a vocabulary that cannot spell every text: it lacks <UNK> or a sentence mark."""
-        for needed in (BEGIN_SENTENCE, END_SENTENCE, UNKNOWN):
-            if needed not in self._index:
-                raise FormatError(f"the vocabulary ({len(self._index):,} words) lacks {needed}; add it with its vector")
+        """Raise `FormatError` for a lexicon that cannot spell every word."""
+        _check_lexicon(self._index, (*self.marks, BEGIN_WORD, END_WORD), "lexicon of characters")
+        if self.characters[-1] != PAD:
+            raise FormatError(f"the lexicon of characters ends with {self.characters[-1]!r}, expected {PAD}")
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        """Word -> row; the first row of a word that stands twice."""
-        return {word: i for i, word in reversed(list(enumerate(self.vocabulary)))}
+        return _rows(self.characters)
+
+    def spell(self, words: Sequence[str]) -> NDArray[np.int32]:
+        """Return ids (U, C) int32. The literal words for the sentence marks become these marks."""
+        chars_UC = np.full((len(words), self.max_characters), len(self.characters) - 1, np.int32)
+        begin, end = self._index[BEGIN_WORD], self._index[END_WORD]
+        return _filled(chars_UC, [self._symbols(word) for word in words], begin=begin, end=end)
+
+    def _symbols(self, word: str) -> Symbols:
+        if word in (self.marks.begin, self.marks.end):
+            return [self._index[word]]
+        unknown = self._index[self.marks.unknown]
+        return [self._index.get(character, unknown) for character in word[: self.max_characters - 2]]
+
+
+@dataclass(frozen=True)
+class LexiconSpeller:
+    """One id a word, from a vocabulary: for words that come from a table.
+
+    `longest`: a word is looked up by its first so many characters; None for all of them.
+    """
+
+    vocabulary: tuple[str, ...]
+    marks: Marks = MARKS
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `FormatError` for a vocabulary that cannot spell every text: it lacks <UNK> or a sentence mark."""
+        _check_lexicon(self._index, self.marks, "vocabulary")
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return _rows(self.vocabulary)
 
     def spell(self, words: Sequence[str]) -> NDArray[np.int64]:
         """Return ids (U, 1) int64; a word that is not in the vocabulary gets the id of <UNK>."""
-        unknown = self._index[UNKNOWN]
-        return np.array([self._index.get(word, unknown) for word in words], np.int64).reshape(-1, 1)
+        unknown = self._index[self.marks.unknown]
+        known = (word if word in self.marks else word[: self.longest] for word in words)
+        return np.array([self._index.get(word, unknown) for word in known], np.int64).reshape(-1, 1)
+
+
+@dataclass(frozen=True)
+class WordAndCharacterSpeller:
+    """A word's row in a vocabulary, then its characters."""
+
+    words: LexiconSpeller
+    characters: Utf8Speller | CodePointSpeller
+
+    @property
+    def marks(self) -> Marks:
+        """See `Speller.marks`."""
+        return self.words.marks
+
+    def spell(self, words: Sequence[str]) -> NDArray[np.int64]:
+        """Return ids (U, 1 + C) int64."""
+        return np.hstack([self.words.spell(words), self.characters.spell(words)])
+
+
+def _filled(chars_UC: Chars, words: Sequence[Symbols], *, begin: int, end: int) -> Chars:
+    """Write the symbols of each word between its marks into rows of padding, and return these."""
+    chars_UC[:, 0] = begin
+    for row, symbols in zip(chars_UC, words, strict=True):
+        row[1 : len(symbols) + 1] = symbols
+        row[len(symbols) + 1] = end
+    return chars_UC
+
+
+def _rows(lexicon: Sequence[str]) -> dict[str, int]:
+    """Return symbol -> row; the first row of a symbol that stands twice."""
+    return {symbol: i for i, symbol in reversed(list(enumerate(lexicon)))}
+
+
+def _check_lexicon(index: dict[str, int], needed: Iterable[str], what: str) -> None:
+    for symbol in needed:
+        if symbol not in index:
+            size = f"{len(index):,} {'words' if what == 'vocabulary' else 'symbols'}"
+            raise FormatError(f"the {what} ({size}) lacks {symbol}; add it with its vector")
 
 
 # ---------------------------------------------------------------- batching
@@ -155,7 +247,7 @@ class LexiconSpeller:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentences ready for the network, each distinct word spelled once; <S> and </S> are places like any other.
+    """Sentences ready for the network, each distinct word spelled once; the sentence marks are places like any other.
 
     chars_UC: ids of the distinct words; words_BT int64: which distinct word stands where (0 beyond a sentence's end);
     lengths_B int64: places of each sentence, so two more than it has tokens.
@@ -167,14 +259,13 @@ class Batch:
 
 
 def make_batch(sentences: Sequence[Sequence[str]], speller: Speller) -> Batch:
-    """Put sentences, which may be empty, between <S> and </S> into a `Batch`."""
+    """Put sentences, which may be empty, between the sentence marks into a `Batch`."""
+    begin, end, _ = speller.marks
     lengths_B = np.array([len(sentence) + 2 for sentence in sentences], np.int64)
     words_BT = np.zeros((len(sentences), max(lengths_B, default=0)), np.int64)
     index: dict[str, int] = {}
     for row, sentence in zip(words_BT, sentences, strict=True):
-        row[: len(sentence) + 2] = [
-            index.setdefault(word, len(index)) for word in (BEGIN_SENTENCE, *sentence, END_SENTENCE)
-        ]
+        row[: len(sentence) + 2] = [index.setdefault(word, len(index)) for word in (begin, *sentence, end)]
     return Batch(speller.spell(list(index)), words_BT, lengths_B)
 
 

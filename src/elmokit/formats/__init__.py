@@ -7,10 +7,12 @@ from typing import Literal
 
 from elmokit.checkpoint import CONFIG, WEIGHTS, Checkpoint, read_vocabulary, write_native
 from elmokit.errors import FormatError, MismatchError, OutputError
-from elmokit.formats import allennlp, native
+from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
 from elmokit.formats.files import Files, open_files
 
+# Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
+_FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
 Target = Literal["elmokit", "allennlp"]
 Dtype = Literal["float32", "float16"]
 BUNDLED = Path(__file__).parents[1] / "models" / "en"
@@ -30,7 +32,7 @@ def read(
     `UnknownModel` where nothing is there, `FormatError` where what is there is not a model.
     """
     if weights:
-        found = allennlp.read(path, weights, vocabulary=vocabulary)
+        found = allennlp.read_pair(path, weights, vocabulary=vocabulary)
     else:
         with open_files(path) as files:
             found = read_files(files)
@@ -43,14 +45,13 @@ def read(
 
 def read_files(files: Files) -> Checkpoint:
     """Read the model that these files are."""
-    if native.recognises(files):
-        return native.read(files)
-    if allennlp.recognises(files):
-        return allennlp.read_files(files)
+    for format in _FORMATS:
+        if format.recognises(files):
+            return format.read(files)
     found = ", ".join(sorted(files.sizes)[:8])[:300] or "nothing"
     raise FormatError(
-        f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, or {allennlp.OPTIONS} with an HDF5 file of "
-        f"weights; found {found}"
+        f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, {allennlp.OPTIONS} with an HDF5 file or a "
+        f"TensorFlow checkpoint, or another of the formats that docs/checkpoints.md describes; found {found}"
     )
 
 

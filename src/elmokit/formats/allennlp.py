@@ -27,7 +27,7 @@ from elmokit.checkpoint import (
     write_vocabulary,
     written_folder,
 )
-from elmokit.errors import FormatError
+from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import softmax
 from elmokit.formats.files import Files, outermost
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
@@ -50,7 +50,7 @@ def recognises(files: Files) -> bool:
     return bool(_options_among(files)) and bool(_hdf5_among(files))
 
 
-def read_files(files: Files) -> Checkpoint:
+def read(files: Files) -> Checkpoint:
     """Read the one model of a folder or archive, under whatever names its files have.
 
     The vocabulary (`vocab*.txt`) is read where words come from a table or a softmax head is there, in its own file.
@@ -68,7 +68,7 @@ def read_files(files: Files) -> Checkpoint:
         return softmax.attach(found, file, words, where=files.named(head))
 
 
-def read(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
+def read_pair(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
     """Read options.json and the HDF5 weights of the same model, named one by one.
 
     `vocabulary` (one word a line) is needed only by models without characters.
@@ -92,15 +92,18 @@ def read_weights(
 
 
 def read_token_cache(
-    options: str | Path, weights: str | Path, *, token_embeddings: str | Path, vocabulary: str | Path
+    options: str | Path, weights: str | Path, *, token_embeddings: str | Path, vocabulary: str | Path | None = None
 ) -> Checkpoint:
-    """Read a model whose words come from cached vectors (bilm-tf `dump_token_embeddings`), row = vocabulary line."""
-    full = read(options, weights)
+    """Read a model whose words come from cached vectors (bilm-tf `dump_token_embeddings`), row = vocabulary line.
+
+    Without `vocabulary` the model takes word numbers but cannot spell.
+    """
+    full = read_pair(options, weights)
     with open_hdf5(token_embeddings, where=str(token_embeddings)) as file:
         shapes = dataset_shapes(file, where=str(token_embeddings))
         check([_word_table(full.config)], shapes, where=str(token_embeddings))
         table = read_float32(file, "embedding")
-    words = read_vocabulary(vocabulary)
+    words = read_vocabulary(vocabulary) if vocabulary else None
     arrays = {"embedding": table} | {name: a for name, a in full.arrays.items() if name.startswith("lstm.")}
     check_vocabulary(words, arrays, where=str(vocabulary))
     return Checkpoint(Config(lstm=full.config.lstm), arrays, words, source=full.source)
@@ -113,11 +116,21 @@ def parse_options(content: bytes, *, where: str) -> Config:
         if (both := options.get("bidirectional", True)) is not True:
             raise FormatError(f"{where}: option 'bidirectional' is {repr(both)[:80]}, expected true")
         options = {name: value for name, value in options.items() if name not in TRAINING_OPTIONS}
-    return parse_config(options, where=where)
+    config = parse_config(options, where=where)
+    if later := config.later_options:
+        raise FormatError(f"{where}: option {later[0]!r} is not one of AllenNLP and bilm-tf; it is not understood")
+    return config
 
 
 def write(checkpoint: Checkpoint, folder: str | Path) -> None:
-    """Write options.json and weights.hdf5, which AllenNLP and bilm-tf read, and a softmax head in its own file."""
+    """Write options.json and weights.hdf5, which AllenNLP and bilm-tf read, and a softmax head in its own file.
+
+    Raises `MismatchError` for a network that these tools do not have.
+    """
+    if later := checkpoint.config.later_options:
+        raise MismatchError(
+            f"AllenNLP and bilm-tf have no network like this one (options {', '.join(later)}); write our own format"
+        )
     # A clip that is absent is written as null: AllenNLP asks for the key.
     options = {name: part for name, part in checkpoint.config.model_dump().items() if part is not None}
     weights = BytesIO()

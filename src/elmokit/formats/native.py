@@ -1,4 +1,4 @@
-"""Our own format: a folder of config.json, model.safetensors, vocab.txt and README.md, or a zip of these."""
+"""Our own format: a folder of config.json, model.safetensors, vocab.txt, chars.txt and README.md, or a zip of these."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 
 from elmokit.checkpoint import (
     CARD,
+    CHARACTERS,
     CONFIG,
     VOCABULARY,
     WEIGHTS,
@@ -23,7 +24,7 @@ from elmokit.errors import FormatError
 from elmokit.formats.files import Files, Folder
 
 # The only names under which members of an archive are ever unpacked.
-_NAMES = (CONFIG, WEIGHTS, VOCABULARY, CARD)
+_NAMES = (CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD)
 
 
 def recognises(files: Files) -> bool:

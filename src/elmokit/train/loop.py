@@ -88,11 +88,16 @@ class Trainer:
         dropout, device = self.recipe.dropout, self.network.device
         top_TZBP, state = run_window(self.network, window, self.state, dropout=dropout)
         self.state = state.detach()
-        x_NP = nn.functional.dropout(top_TZBP, dropout).flatten(0, 2)
-        targets_N = torch.from_numpy(window.targets_TZB).flatten().to(device)
+        x_ZNP = nn.functional.dropout(top_TZBP, dropout).transpose(0, 1).flatten(1, 2)
+        targets_ZN = torch.from_numpy(window.targets_TZB).to(device).transpose(0, 1).flatten(1)
         if not self.recipe.samples:
-            return self.softmax.full_loss(x_NP, targets_N)
-        return self.softmax.sampled_loss(x_NP, targets_N, samples=self.recipe.samples, generator=self.generator)
+            return self.softmax.full_loss(x_ZNP.flatten(0, 1), targets_ZN.flatten())
+        # Each direction draws its own negatives: as much arithmetic as shared ones, and twice as many words learn.
+        losses = [
+            self.softmax.sampled_loss(x_NP, targets_N, samples=self.recipe.samples, generator=self.generator)
+            for x_NP, targets_N in zip(x_ZNP, targets_ZN, strict=True)
+        ]
+        return torch.stack(losses).mean()
 
     def _seed(self, step: int) -> None:
         """Make dropout (torch's own generator) and negatives functions of the run's seed and the step."""

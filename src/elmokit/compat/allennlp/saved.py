@@ -1,0 +1,39 @@
+"""Models that AllenNLP trained and saved: their tensors under the names that the modules here have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elmokit.checkpoint import Config
+from elmokit.formats.allennlp_archive import rules
+from elmokit.formats.rules import check, to_ours
+
+_NETWORK = "_elmo_lstm."  # what AllenNLP's `Elmo` calls the network, whose tensors alone are renamed
+
+
+def rename(state: dict[str, Any], prefix: str, config: Config) -> None:
+    """Replace, in a state that is being loaded, AllenNLP's tensors below `prefix` by ours; leave any other as it is.
+
+    `prefix` is where the network stands in the state. Raises `FormatError` where they do not fit `config`.
+    """
+    if f"{prefix}_token_embedder._char_embedding_weights" not in state:
+        return
+    theirs: dict[str, Tensor] = {
+        _NETWORK + name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)
+    }
+    theirs.pop(f"{_NETWORK}_word_embedding.weight", None)  # cached words, which the characters give too
+    table = rules(config)
+    check(table, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, where="the saved model")
+    for name, array in to_ours(table, lambda name: theirs[name].detach().cpu().numpy()).items():
+        state[prefix + _place(name)] = torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _place(name: str) -> str:
+    """Return where an array of a checkpoint stands in `_ElmoBiLm`."""
+    if name.startswith("lstm."):
+        return f"_elmo_lstm.layers.{name.removeprefix('lstm.')}"
+    return f"_token_embedder.encoder.{name}"

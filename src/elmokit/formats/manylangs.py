@@ -1,0 +1,309 @@
+"""The format of ELMoForManyLangs (formats.md 3.10): JSON, lexicons and torch state dicts.
+
+`config.json` names a second JSON file that describes the network; beside them are `char.dic`, `word.dic`,
+`token_embedder.pkl` and `encoder.pkl`. Other files are left alone, among them `classifier.pkl`, a softmax head.
+
+Models whose token embedder reads characters with an LSTM are refused: the package's own forward pass fails for them,
+in training too, so that there can be no trained one and there is no number to agree with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from elmokit.checkpoint import Arrays, Checkpoint, read_json
+from elmokit.config import Config, parse_config
+from elmokit.errors import FormatError
+from elmokit.formats.files import Files
+from elmokit.formats.rules import Array, Rule, check, to_ours
+from elmokit.formats.torch_pickle import read_state_dict
+from elmokit.text import BEGIN_WORD, END_WORD, PAD
+
+_OPTIONS, _EMBEDDER, _ENCODER = "config.json", "token_embedder.pkl", "encoder.pkl"
+_WORDS, _CHARACTERS = "word.dic", "char.dic"
+_MAX_OPTIONS, _MAX_LEXICON = 1 << 20, 1 << 28
+_MARKS = ["<bos>", "<eos>", "<oov>"]
+# A line of a lexicon whose symbol is white space reads as this one.
+_WHITE_SPACE = "\u3000"
+
+# What the package brings along under both names, for models that come without the description of their network.
+_SAMPLE_NAMES = {"cnn_50_100_512_4096_sample.json", "cnn_0_100_512_4096_sample.json"}
+_SAMPLE = {
+    "encoder": {"name": "elmo", "projection_dim": 512, "cell_clip": 3, "proj_clip": 3, "dim": 4096, "n_layers": 2},
+    "token_embedder": {
+        "name": "cnn", "activation": "relu", "n_highway": 2, "word_dim": 100, "char_dim": 50,
+        "filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
+        "max_characters_per_token": 50,
+    },
+}  # fmt: skip
+
+Lexicon = dict[str, int]
+
+
+def recognises(files: Files) -> bool:
+    """Tell by content whether a model of this format is here."""
+    return _top(files) is not None
+
+
+def read(files: Files) -> Checkpoint:
+    """Read the model; `recognises` must have said yes."""
+    top = _top(files)
+    assert top is not None
+    description, where = _description(files, top)
+    encoder, embedder = (_part(description, name, where=where) for name in ("encoder", "token_embedder"))
+    words = _lexicon(files, top + _WORDS, [*_MARKS, PAD]) if embedder.get("word_dim") else {}
+    specials = [*_MARKS, BEGIN_WORD, END_WORD, PAD]
+    characters = _unswapped(_lexicon(files, top + _CHARACTERS, specials)) if embedder.get("char_dim") else {}
+    config = _config(encoder, embedder, n_characters=len(characters), where=where)
+    arrays = _read(files, top + _EMBEDDER, [*_table_rules(config, len(words)), *_character_rules(config)])
+    for name, lexicon in (("embedding", words), ("char_embed", characters)):
+        if lexicon:  # one row for each symbol, in our order
+            arrays[name] = arrays[name][list(lexicon.values())]
+    arrays |= _with_kernels(_read(files, top + _ENCODER, _encoder_rules(config)), config)
+    vocabulary, symbols = tuple(words) or None, tuple(characters) or None
+    return Checkpoint(config, arrays, vocabulary, source="ELMoForManyLangs", characters=symbols)
+
+
+def _read(files: Files, name: str, rules: Sequence[Rule]) -> Arrays:
+    with files.open(name) as file:
+        state = read_state_dict(file, size=files.sizes[name], where=files.named(name))
+    check(rules, {name: array.shape for name, array in state.items()}, where=files.named(name))
+    return to_ours(rules, state.__getitem__)
+
+
+# ---------------------------------------------------------------- which files, and what they say
+
+
+def _top(files: Files) -> str | None:
+    """Return the folder inside, "" or ending in "/", that holds a model of this format."""
+    for name in files.find(_OPTIONS):
+        top = name.removesuffix(_OPTIONS)
+        if {top + _EMBEDDER, top + _ENCODER} <= files.sizes.keys() and _config_path(files, name):
+            return top
+    return None
+
+
+def _config_path(files: Files, name: str) -> str | None:
+    if files.sizes[name] > _MAX_OPTIONS:
+        return None
+    with suppress(FormatError):
+        options = read_json(files.read(name), where=name)
+        if isinstance(options, dict) and isinstance(options.get("config_path"), str):
+            return str(options["config_path"])
+    return None
+
+
+def _description(files: Files, top: str) -> tuple[Any, str]:
+    """Return what describes the network, and where it is.
+
+    `config_path` is often a path of the machine that trained the model: its last part is what counts.
+    """
+    path = _config_path(files, top + _OPTIONS) or ""
+    last = re.split(r"[\\/]", path)[-1]
+    for name in (top + path, top + last):
+        if name in files.sizes:
+            return read_json(files.read(name, limit=_MAX_OPTIONS), where=files.named(name)), files.named(name)
+    if last not in _SAMPLE_NAMES:
+        missing = f"names {last[:80]!r}, expected a file of the model"
+        raise FormatError(f"{files.named(top + _OPTIONS)}: option 'config_path' {missing}; put it there")
+    return _SAMPLE, f"{files.where}: {last}"
+
+
+_NETWORKS = {"encoder": ("elmo", "lstm"), "token_embedder": ("cnn", "lstm")}
+_SIZES, _CLIPS = ("projection_dim", "dim", "n_layers"), ("cell_clip", "proj_clip")
+_CNN = ("activation", "filters", "n_highway", "max_characters_per_token")
+_KNOWN = {
+    "encoder": {"name", *_SIZES, *_CLIPS},
+    "token_embedder": {"name", *_CNN, "word_dim", "char_dim"},
+    "description": {"encoder", "token_embedder", "classifier", "dropout"},  # the last two matter in training only
+}
+
+
+def _part(description: Any, name: str, *, where: str) -> dict[str, Any]:
+    """Return one part of the description, with its `name` in small letters; refuse what is not understood."""
+    part = description.get(name) if isinstance(description, dict) else None
+    kind = str(part.get("name")).lower() if isinstance(part, dict) else None
+    if not isinstance(part, dict) or kind not in _NETWORKS[name]:
+        expected = " or ".join(_NETWORKS[name])
+        raise FormatError(f"{where}: option '{name}.name': expected {expected}, found {repr(kind)[:80]}")
+    unknown = [*(description.keys() - _KNOWN["description"]), *(part.keys() - _KNOWN[name])]
+    if unknown:
+        raise FormatError(f"{where}: option {unknown[0]!r} is not understood; remove it if it changes nothing")
+    return {**part, "name": kind}
+
+
+def _config(encoder: dict[str, Any], embedder: dict[str, Any], *, n_characters: int, where: str) -> Config:
+    """Make a `Config` of the two parts, or raise `FormatError`."""
+    joined = encoder["name"] == "lstm"
+    lstm = _picked(encoder, _SIZES if joined else _SIZES + _CLIPS)
+    options = {
+        "lstm": {**lstm, "use_skip_connections": not joined, "joined": joined},
+        "marks": _MARKS,
+        "always_project": True,
+    }
+    if embedder.get("word_dim"):
+        options["word_embed"] = {"dim": embedder["word_dim"], "longest": _longest(embedder, where=where)}
+    if embedder.get("char_dim"):
+        if embedder["name"] == "lstm":
+            expected = "expected a CNN: ELMoForManyLangs itself cannot run this network"
+            raise FormatError(f"{where}: the token embedder reads characters with an LSTM, {expected}")
+        size = {"embedding": {"dim": embedder["char_dim"]}, "n_characters": n_characters}
+        options["char_cnn"] = {**_picked(embedder, _CNN), **size, "spelling": "code points"}
+    if options.keys().isdisjoint({"word_embed", "char_cnn"}):
+        raise FormatError(f"{where}: options 'word_dim' and 'char_dim' are both 0, expected words, characters or both")
+    return parse_config(options, where=where)
+
+
+def _picked(part: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: part[name] for name in names if name in part}
+
+
+def _longest(embedder: dict[str, Any], *, where: str) -> int | None:
+    """Return how many characters of a word count; an embedder of the kind `lstm` cuts nothing."""
+    if embedder["name"] == "lstm":
+        return None
+    n = embedder.get("max_characters_per_token")
+    if not isinstance(n, int):
+        raise FormatError(f"{where}: option 'max_characters_per_token': expected a number, found {repr(n)[:80]}")
+    return n - 2
+
+
+# ---------------------------------------------------------------- lexicons
+
+
+def _lexicon(files: Files, name: str, needed: Collection[str]) -> Lexicon:
+    """Return symbol -> row in the order of rows; the last line of a symbol counts, as in the package."""
+    where = files.named(name)
+    if name not in files.sizes:
+        raise FormatError(f"{where} is missing; expected one symbol and its number a line")
+    try:
+        lines = files.read(name, limit=_MAX_LEXICON).decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise FormatError(f"{where}: expected UTF-8, one symbol and its number a line") from None
+    lexicon = dict(_entry(line, where=f"{where}, line {number}") for number, line in enumerate(lines, start=1))
+    for symbol in needed:
+        if symbol not in lexicon:
+            raise FormatError(f"{where} ({len(lexicon):,} symbols) lacks {symbol}")
+    if (highest := max(lexicon.values())) >= len(lexicon):
+        raise FormatError(f"{where}: expected numbers below {len(lexicon):,}, one a symbol, found {highest:,}")
+    return dict(sorted(lexicon.items(), key=lambda entry: entry[1]))
+
+
+def _entry(line: str, *, where: str) -> tuple[str, int]:
+    *symbol, number = line.strip().split("\t")
+    if len(symbol) > 1 or not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise FormatError(f"{where}: expected a symbol, a tab and its number, found {line[:40]!r}")
+    return (symbol[0] if symbol else _WHITE_SPACE), int(number)
+
+
+def _unswapped(lexicon: Lexicon) -> Lexicon:
+    """Return the lexicon of characters in our order, <pad> last.
+
+    The package begins a word with the row it calls <eow> and ends it with <bow>; here each has the name of its use.
+    """
+    names = {BEGIN_WORD: END_WORD, END_WORD: BEGIN_WORD}
+    renamed = {names.get(symbol, symbol): row for symbol, row in lexicon.items()}
+    return {**{symbol: row for symbol, row in renamed.items() if symbol != PAD}, PAD: renamed[PAD]}
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def _table_rules(config: Config, n_words: int) -> list[Rule]:
+    """Return the rules of the word table and of the projection of words and characters."""
+    P, W, cnn = config.lstm.projection_dim, config.word_dim, config.char_cnn
+    table = [Rule("embedding", ("word_emb_layer.embedding.weight",), (n_words, W))] if W else []
+    width = W + (cnn.n_filters if cnn else 0)
+    return [
+        *table,
+        Rule("projection.weight", ("projection.weight",), (P, width), _transposed),
+        Rule("projection.bias", ("projection.bias",), (P,)),
+    ]
+
+
+def _character_rules(config: Config) -> list[Rule]:
+    cnn = config.char_cnn
+    if cnn is None:
+        return []
+    E, N = cnn.embedding.dim, cnn.n_filters
+    rules = [Rule("char_embed", ("char_emb_layer.embedding.weight",), (cnn.n_symbols, E))]
+    for i, (width, count) in enumerate(cnn.filters):
+        rules.append(Rule(f"cnn.{i}.weight", (f"convolutions.{i}.weight",), (count, E, width), _transposed))
+        rules.append(Rule(f"cnn.{i}.bias", (f"convolutions.{i}.bias",), (count,)))
+    for k in range(cnn.n_highway):
+        # Rows: the new value, then the gate of the old one; ours is the gate of the new one.
+        for array, shape in (("weight", (2 * N, N)), ("bias", (2 * N,))):
+            theirs = (f"highways._layers.{k}.{array}",)
+            rules.append(Rule(f"highway.{k}.transform.{array}", theirs, shape, lambda a: a[0][:N].T))
+            rules.append(Rule(f"highway.{k}.carry.{array}", theirs, shape, lambda a: -a[0][N:].T))
+    return rules
+
+
+def _encoder_rules(config: Config) -> list[Rule]:
+    """Return the rules of the LSTM; a kernel comes in two parts, see `_with_kernels`."""
+    lstm, P, D = config.lstm, config.lstm.projection_dim, config.lstm.dim
+    rules = []
+    for k in range(lstm.n_layers):
+        names = _joined_names(k) if lstm.joined else _names(k)
+        rules.append(Rule(f"lstm.{k}.input", names["input"], (4 * D, lstm.input_dim(k)), _kernels))
+        rules.append(Rule(f"lstm.{k}.state", names["state"], (4 * D, lstm.state_dim), _kernels))
+        rules.append(Rule(f"lstm.{k}.bias", names["bias"], (4 * D,), _biases))
+        if config.projects_cells:
+            rules.append(Rule(f"lstm.{k}.projection", names["projection"], (P, D), _both_transposed))
+    if lstm.joined:
+        rules.append(Rule("output.weight", ("projection.weight",), (P, D), _transposed))
+        rules.append(Rule("output.bias", ("projection.bias",), (P,)))
+    return rules
+
+
+def _names(layer: int) -> dict[str, tuple[str, ...]]:
+    theirs = {"input": "input_linearity.weight", "state": "state_linearity.weight", "bias": "state_linearity.bias"}
+    both = (f"forward_layer_{layer}", f"backward_layer_{layer}")
+    parts = {**theirs, "projection": "state_projection.weight"}
+    return {ours: tuple(f"{side}.{part}" for side in both) for ours, part in parts.items()}
+
+
+def _joined_names(layer: int) -> dict[str, tuple[str, ...]]:
+    theirs = {"input": ["weight_ih"], "state": ["weight_hh"], "bias": ["bias_ih", "bias_hh"]}
+    both = (f"l{layer}", f"l{layer}_reverse")
+    return {ours: tuple(f"encoder.{part}_{side}" for part in parts for side in both) for ours, parts in theirs.items()}
+
+
+def _with_kernels(arrays: Arrays, config: Config) -> Arrays:
+    """Put the two parts of each kernel together."""
+    for k in range(config.lstm.n_layers):
+        parts = [arrays.pop(f"lstm.{k}.input"), arrays.pop(f"lstm.{k}.state")]
+        arrays[f"lstm.{k}.kernel"] = np.concatenate(parts, axis=1)
+    return arrays
+
+
+def _transposed(arrays: Sequence[Array]) -> Array:
+    return arrays[0].T
+
+
+def _both_transposed(arrays: Sequence[Array]) -> Array:
+    return np.stack([array.T for array in arrays])
+
+
+def _kernels(arrays: Sequence[Array]) -> Array:
+    return np.stack([_in_our_gates(array).T for array in arrays])
+
+
+def _biases(arrays: Sequence[Array]) -> Array:
+    """Return both directions' biases (Z, 4D), of which torch has two each; the forget bias of 1 is taken out."""
+    both = [sum(arrays[z + 2 :: 2], start=arrays[z]) for z in (0, 1)]
+    bias_ZG = np.stack([_in_our_gates(array) for array in both])
+    forget = np.zeros(4, np.float32)
+    forget[2] = 1
+    return bias_ZG - np.repeat(forget, bias_ZG.shape[1] // 4)
+
+
+def _in_our_gates(array: Array) -> Array:
+    """Put the gates i, f, g, o on the first axis in our order i, j, f, o; g and j are the same."""
+    i, f, g, o = np.split(array, 4)
+    return np.concatenate([i, g, f, o])
