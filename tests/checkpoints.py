@@ -1,5 +1,8 @@
 """What the tests of checkpoint files share: comparing models, catching refusals, making folders and archives."""
 
+import gzip
+import io
+import tarfile
 import zipfile
 
 import h5py
@@ -63,4 +66,18 @@ def pack(path, members, *, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
+    return path
+
+
+def tarred(path, members, *, opener=gzip.open):
+    """Write a tar of name -> bytes, or of `TarInfo`s ready made."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, data in members.items():
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if info is not data:
+                info.size = len(data)
+            archive.addfile(info, None if info is data else io.BytesIO(data))
+    with opener(path, "wb") as file:
+        file.write(content.getvalue())
     return path

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from checkpoints import SPECIALS, assert_same, make_word_checkpoint, pack, refusal
+from checkpoints import SPECIALS, assert_same, make_word_checkpoint, pack, refusal, tarred
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import write_native
@@ -260,19 +260,22 @@ def damaged(content, seed):
         ("native", ["config.json", "model.safetensors", "vocab.txt"]),
         ("allennlp", ["options.json", "weights.hdf5", "weights.hdf5", "weights.hdf5"]),
         ("zip", ["model.zip"]),
+        ("tar", ["model.tar.gz"]),
     ],
 )
-def test_damage_is_noticed_or_harmless(kind, names, tmp_path):
+@pytest.mark.parametrize("cases", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damage_is_noticed_or_harmless(kind, names, cases, tmp_path):
     """Never another exception than ours, never much memory."""
     resource = pytest.importorskip("resource")
     config = make_config(n_layers=1, dim=5, projection_dim=3, filters=((1, 2), (2, 2)), max_characters=6)
     checkpoint = make_checkpoint(config, vocabulary=(*SPECIALS, "a") if kind == "native" else None)
     (write_native if kind == "native" else allennlp.write)(checkpoint, tmp_path)
-    if kind == "zip":
-        pack(tmp_path / "model.zip", {path.name: path.read_bytes() for path in tmp_path.iterdir()})
-    model = tmp_path / "model.zip" if kind == "zip" else tmp_path
+    model = tmp_path
+    if kind in ("zip", "tar"):
+        model = tmp_path / names[0]
+        (pack if kind == "zip" else tarred)(model, {path.name: path.read_bytes() for path in tmp_path.iterdir()})
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for seed in range(200):
+    for seed in range(cases):
         path = tmp_path / names[seed % len(names)]
         whole = path.read_bytes()
         path.write_bytes(damaged(whole, seed))

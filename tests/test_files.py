@@ -1,7 +1,6 @@
 """Folders and archives under one view, and the models found in them whatever their files are called."""
 
 import gzip
-import io
 import lzma
 import shutil
 import tarfile
@@ -10,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from checkpoints import assert_same, pack, refusal
+from checkpoints import assert_same, pack, refusal, tarred
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import write_native
@@ -32,20 +31,6 @@ def model(checkpoint, tmp_path):
     return tmp_path / "model"
 
 
-def tarred(path, members, *, opener=open):
-    """Write a tar of name -> bytes, or of `TarInfo`s ready made."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        for name, data in members.items():
-            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
-            if info is not data:
-                info.size = len(data)
-            archive.addfile(info, None if info is data else io.BytesIO(data))
-    with opener(path, "wb") as file:
-        file.write(content.getvalue())
-    return path
-
-
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -59,7 +44,7 @@ def test_a_folder_a_zip_and_a_tar_are_one_view(tmp_path):
     for name, content in members.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    for path in (folder, pack(tmp_path / "m.zip", members), tarred(tmp_path / "m.tar", members)):
+    for path in (folder, pack(tmp_path / "m.zip", members), tarred(tmp_path / "m.tar", members, opener=open)):
         with open_files(path) as files:
             assert files.sizes == {"a.txt": 5, "deep/b.txt": 6}
             assert files.find("b.txt") == files.find("*b.*", "nothing") == ["deep/b.txt"]
@@ -191,7 +176,7 @@ def test_a_tar_that_unpacks_without_end(tmp_path):
 
 
 def test_broken_tars(model, tmp_path):
-    whole = tarred(tmp_path / "x.tar", contents(model)).read_bytes()
+    whole = tarred(tmp_path / "x.tar", contents(model), opener=open).read_bytes()
     for cut in (600, len(whole) // 2):
         (tmp_path / "cut.tar").write_bytes(whole[:cut])
         refusal(tmp_path / "cut.tar")

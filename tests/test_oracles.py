@@ -226,3 +226,21 @@ def test_files_of_the_allennlp_command(oracles, tmp_path, name):
         else:
             assert found[key].dtype == array.dtype
             np.testing.assert_allclose(found[key], array, atol=1e-5)
+
+
+def test_layers_lie_as_in_the_published_seqvec_vectors(oracles, tiny_elmo):
+    """The published vectors of SeqVec, whose weights are not here: layers first, then residues; layer 0 stands twice."""
+    folder = oracles / "seqvec-outputs"
+    proteins = [line for line in (folder / "input.fasta").read_text().splitlines() if not line.startswith(">")]
+    with np.load(folder / "seqvec.npz") as published:
+        arrays = list(published.values())
+    for protein, theirs in zip(proteins, arrays, strict=True):
+        ours = next(tiny_elmo.embed([list(protein)], layers="all"))
+        assert theirs.shape[:2] == ours.shape[:2] == (3, len(protein))
+        for stack in (theirs, ours):
+            forward, backward = np.split(stack, 2, axis=-1)
+            np.testing.assert_array_equal(forward[0], backward[0])
+            assert not (forward[1:] == backward[1:]).all(-1).any()
+        # One vector a protein is the mean over residues of the sum of layers.
+        pooled = next(tiny_elmo.embed([list(protein)], layers=[1.0, 1.0, 1.0], pool="mean"))
+        np.testing.assert_allclose(pooled, ours.sum(0).mean(0), atol=1e-5)

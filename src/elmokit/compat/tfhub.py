@@ -62,8 +62,8 @@ class Module:
         """Embed one batch; return `default` (B, D), or with `as_dict` all outputs, float32.
 
         "default": strings (B,), parted at spaces; "tokens": a dict of `tokens` (B, T), padded with "", and
-        `sequence_len` (B,). The outputs are `word_emb` (B, T, P), `lstm_outputs1`, `lstm_outputs2` and `elmo`, their trained mix,
-        (B, T, D), and `default` (B, D), the mean over the words of the mix before its scaling.
+        `sequence_len` (B,). The outputs are `word_emb` (B, T, P), `lstm_outputs1`, `lstm_outputs2` and `elmo`, their
+        trained mix, (B, T, D), and `default` (B, D), the mean over the words of the mix before its scaling.
         """
         outputs = self._outputs(inputs, signature or "default")
         return outputs if as_dict else outputs["default"]
