@@ -313,6 +313,7 @@ def test_force_replaces(done, here, model):
         (["embed"], "Missing argument"),
         (["embed", "text.txt", "out.npz", "--all", "--top"], "choose one"),
         (["embed", "text.txt", "out.npz", "--average", "--top"], "choose one"),
+        (["embed", "text.txt", "out.npz", "--average", "--mix"], "choose one"),
         (["embed", "text.txt", "out.npz", "--pool", "sum"], "--pool"),
         (["embed", "text.txt", "out.npz", "--batch-size", "0"], "--batch-size"),
         (["embed", "text.txt", "out.npz", "--batch-size", "x"], "--batch-size"),
@@ -365,6 +366,16 @@ def test_convert_there_and_back(run, here, model, checkpoint):
     assert run("convert", "theirs", "half", "--dtype", "float16") == (0, "", "")
     sizes = [(here / name / "model.safetensors").stat().st_size for name in ("ours", "half")]
     assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_the_trained_mix_of_a_tfhub_module(oracles, done, refused, model, tmp_path):
+    folder = oracles / "tfhub"
+    done("embed", folder / "sentences.txt", "out.npz", "--model", folder / "module.tar.gz", "--mix")
+    with np.load("out.npz") as found:
+        lengths = [len(line.split()) for line in (folder / "sentences.txt").read_text("utf-8").split("\n")]
+        for i, expected in enumerate(np.load(folder / "expected.npz")["tokens_elmo"]):
+            np.testing.assert_allclose(found[str(i)], expected[: lengths[i]], atol=5e-6)
+    assert "holds 0 trained mixes" in refused("embed", "text.txt", "no.npz", "--model", model, "--mix")
 
 
 def test_convert_does_not_write_over_anything(refused, here, model):

@@ -229,7 +229,7 @@ def test_files_of_the_allennlp_command(oracles, tmp_path, name):
 
 
 def test_layers_lie_as_in_the_published_seqvec_vectors(oracles, tiny_elmo):
-    """The published vectors of SeqVec, whose weights are not here: layers first, then residues; layer 0 stands twice."""
+    """SeqVec's published vectors, whose weights are not here: layers first, then residues; layer 0 stands twice."""
     folder = oracles / "seqvec-outputs"
     proteins = [line for line in (folder / "input.fasta").read_text().splitlines() if not line.startswith(">")]
     with np.load(folder / "seqvec.npz") as published:

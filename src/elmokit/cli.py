@@ -61,6 +61,7 @@ def embed(
     all_layers: Annotated[bool, Option("--all", help="every layer of each token (layers, tokens, width)")] = False,
     top: Annotated[bool, Option("--top", help="the top layer (tokens, width)")] = False,
     average: Annotated[bool, Option("--average", help="the mean of the layers (tokens, width); the default")] = False,
+    mix: Annotated[bool, Option("--mix", help="the trained mix of layers that came with the model")] = False,
     pool: Annotated[
         Literal["none", "mean", "max"], Option(help="one vector a sentence instead of one a token")
     ] = "none",
@@ -82,18 +83,19 @@ def embed(
     threads: Threads = None,
 ) -> None:
     """Write the vectors of a text to a file."""
-    if all_layers + top + average > 1:
-        raise typer.BadParameter("choose one", param_hint="--all, --top, --average")
+    if all_layers + top + average + mix > 1:
+        raise typer.BadParameter("choose one", param_hint="--all, --top, --average, --mix")
     if warm_up and state != "warm":
         raise typer.BadParameter("only --state warm starts from it", param_hint="--warm-up")
     from elmokit.job import embed_file
 
     try:
+        elmo = _warmed(_load(model, weights, threads), warm_up, tokenize=tokenize)
         done = embed_file(
             text,
             out,
-            elmo=_warmed(_load(model, weights, threads), warm_up, tokenize=tokenize),
-            layers="all" if all_layers else "top" if top else "average",
+            elmo=elmo,
+            layers=_mix(elmo) if mix else "all" if all_layers else "top" if top else "average",
             pool=pool,
             state=state,
             batch_size=batch_size,
@@ -326,6 +328,15 @@ def _load(name: str | None, weights: Path | None, threads: int | None) -> Elmo:
     from elmokit.model import load
 
     return load(name, weights=weights)
+
+
+def _mix(elmo: Elmo) -> list[float]:
+    from elmokit.errors import MismatchError
+
+    if len(elmo.mixes) != 1:
+        found = f"this model holds {len(elmo.mixes)} trained mixes of its layers"
+        raise MismatchError(f"{found}, expected one for --mix; take --average, or Elmo.mixes in Python")
+    return [float(share) for share in elmo.mixes[0]]
 
 
 def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool) -> Elmo:
