@@ -61,7 +61,7 @@ def test_context_changes_a_word_and_warm_starts_work(bundled):
 
 
 def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_path):
-    """Exact perplexity on unseen text; the frequencies of these 50,000 words alone give several hundred."""
+    """Exact perplexity on unseen text; the frequencies of these 50,000 words alone give over a thousand."""
     model = formats.read(formats.BUNDLED)
     text = shared_data / "lm" / "openstax" / "valid.txt.xz"
     counts = count_words(read_sentences(text))
@@ -72,3 +72,15 @@ def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_pat
     shares = np.exp(model.arrays["softmax.bias"]) / np.exp(model.arrays["softmax.bias"]).sum()
     unigram = math.exp(-np.log(shares[targets]).mean())
     assert found.mean < unigram / 2
+
+
+@pytest.mark.parametrize(
+    "line", ["! " * 200, "0 " * 100, ". " * 40, "- " * 40, "| " * 60, ("\U0001f98a" * 40 + " ") * 30, "a"]
+)
+def test_a_sentence_is_the_same_in_any_batch(bundled, line):
+    """Lines of one token said again and again amplify rounding: so no product may be computed in another order."""
+    others = [["The", "cat", "sat", "."], ["Yes"], *[["word"] * n for n in (3, 50, 210)]]
+    alone = next(bundled.embed([line.split()], layers="all"))
+    for batch_size in (2, 64):
+        together = list(bundled.embed([*others, line.split(), *others], layers="all", batch_size=batch_size))
+        np.testing.assert_allclose(together[len(others)], alone, rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from checkpoints import assert_same, pack, refusal, tarred
+from checkpoints import assert_same, make_word_checkpoint, pack, refusal, tarred
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import write_native
@@ -68,6 +68,36 @@ def test_a_folder_that_is_no_models_folder(tmp_path):
 
 def test_a_folder_around_the_models_own(checkpoint, model):
     assert_same(checkpoint, formats.read(model.parent))
+
+
+def test_what_is_outside_is_meant(checkpoint, model):
+    """Not a model of another format in a folder inside, and none of several inside."""
+    other = make_checkpoint(seed=3)
+    write_native(other, model / "backup")
+    assert_same(checkpoint, formats.read(model))
+    write_native(other, model.parent / "a")
+    shutil.rmtree(model)
+    write_native(other, model.parent / "b")
+    assert "holds several models: a/, b/; name the one that is meant" in refusal(model.parent)
+
+
+def test_a_vocabulary_named_for_a_table_of_words(model, tmp_path):
+    words = make_word_checkpoint(make_config().lstm, WORDS)
+    allennlp.write(words, tmp_path / "words")
+    (tmp_path / "words" / "vocab.txt").rename(tmp_path / "list.txt")
+    assert_same(words, formats.read(tmp_path / "words", vocabulary=tmp_path / "list.txt"))
+    with pytest.raises(MismatchError, match="has no use: this model spells its words"):
+        formats.read(model, vocabulary=tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("<S>\n")
+    with pytest.raises(FormatError, match="expected 5 words"):
+        formats.read(tmp_path / "words", vocabulary=tmp_path / "list.txt")
+
+
+def test_a_float16_model_must_fit(checkpoint, tmp_path):
+    checkpoint.arrays["lstm.0.bias"][0, 0] = 1e6
+    with pytest.raises(MismatchError, match=r"'lstm.0.bias' holds 1e\+06, and float16 reaches only to 65504"):
+        write_native(checkpoint, tmp_path / "half", dtype="float16")
+    assert not (tmp_path / "half").exists()
 
 
 def test_files_under_any_name(checkpoint, model):

@@ -56,6 +56,7 @@ PUBLIC_NAMES = [
     "Mix",
     "OutputError",
     "TextError",
+    "TrainingError",
     "UnknownModel",
     "__version__",
     "load",

@@ -13,7 +13,7 @@ from elmokit import cli, formats
 from elmokit.checkpoint import read_native, write_native
 from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import allennlp
-from elmokit.model import Elmo
+from elmokit.model import Carry, Elmo
 from elmokit.network import Mix
 
 SENTENCES = [["the", "cat", "sat"], ["cat"], []]
@@ -97,3 +97,24 @@ def test_the_cache_is_that_of_bilm_tf(oracles, tmp_path, monkeypatch):
     found = formats.read(tmp_path / "cached")
     rows = [found.vocabulary.index(word) for word in words]
     np.testing.assert_allclose(found.arrays["embedding"][rows], expected, atol=1e-6)
+
+
+# ---------------------------------------------------------------- batches within a batch
+
+
+def test_carried_rows_may_be_of_any_length(tiny_elmo):
+    """A long line beside short ones: rows are run by length, and each keeps its own state."""
+    sentences = [["long"] * 3000, ["a"], [], ["b", "c"], ["d"] * 40, ["e"]]
+    together, alone = Carry(), [Carry() for _ in range(3)]
+    found = list(tiny_elmo.embed(sentences, layers="top", state=together, batch_size=3))
+    for i, sentence in enumerate(sentences):
+        expected = next(tiny_elmo.embed([sentence], layers="top", state=alone[i % 3], batch_size=1))
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+    for row, carry in enumerate(alone):
+        np.testing.assert_allclose(together.state.c[:, :, row], carry.state.c[:, :, 0], atol=1e-5)
+
+
+def test_models_whose_words_stand_in_other_rows_are_others():
+    one = make_word_checkpoint(make_config().lstm, (*SPECIALS, "a", "b"))
+    other = dataclasses.replace(one, vocabulary=(*SPECIALS, "b", "a"))
+    assert Elmo(one).fingerprint != Elmo(other).fingerprint

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import reference
 from conftest import make_config
 from elmokit.checkpoint import read_native
-from elmokit.errors import MismatchError, OutputError, TextError
+from elmokit.errors import FormatError, MismatchError, OutputError, TextError, TrainingError
 from elmokit.model import Elmo, load
 from elmokit.text import Utf8Speller
 from elmokit.train import run
@@ -81,7 +81,7 @@ def test_vocabulary_is_sorted_by_count_then_alphabet():
     [
         ("a\nb\n", "expected <S> </S> <UNK>"),
         ("<S>\n</S>\n<UNK>\na\nb\na\n", "more than once"),
-        ("<S>\n</S>\n<UNK>\nrare\noften\n", "not sorted"),
+        ("<S>\n</S>\n<UNK>\nrare\n" + "".join(f"w{i}\n" for i in range(110)) + "often\n", "not sorted"),
     ],
 )
 def test_a_vocabulary_that_the_sampler_cannot_use_is_refused(tmp_path, lines, message):
@@ -211,7 +211,7 @@ def test_log_uniform_draws_are_distinct_and_as_likely_as_stated():
 
 
 def test_sampled_loss_draws_towards_the_full_loss():
-    """With nearly all words drawn, the corrected loss is close to the exact one, and so is its gradient."""
+    """With nearly all words drawn, the corrected loss is close to the exact one."""
     head, x = make_softmax(60, 4), torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
     targets = torch.arange(50)
     generator = torch.Generator().manual_seed(2)
@@ -393,12 +393,38 @@ def test_a_changed_text_is_not_continued(text, tmp_path):
 
 def test_too_little_text_is_refused_and_leaves_nothing(tmp_path):
     text = tmp_path / "text.txt"
-    for content, message in [("", "no word"), ("a b .\n" * 3, "no sentence"), (make_text(150), "too short")]:
+    for content, message in [
+        ("", "no word"),
+        ("a b .\n" * 3, "fewer than 100 sentences, of which every 100th is held out"),
+        (make_text(150), "too short"),
+    ]:
         text.write_text(content)
         recipe = {"batch_size": 64, "unroll": 64}
         with pytest.raises(TextError, match=message):
             run.train(make_settings(text, recipe=recipe), tmp_path / "model", progress=False)
         assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_a_run_that_diverges_says_so_and_is_no_success(text, tmp_path):
+    recipe = {"optimizer": "adamw", "learning_rate": 1e9, "warmup": 0, "epochs": 5.0}
+    with pytest.raises(TrainingError, match="has diverged at a learning rate of 1e"):
+        run.train(make_settings(text, recipe=recipe), tmp_path / "model", progress=False)
+    log = tmp_path / "model" / "training" / "log.jsonl"
+    assert not log.exists() or not {"Infinity", "NaN"} & set(log.read_text().replace(",", " ").split())
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": math.nan}, {"learning_rate": -1.0}, {"epochs": math.inf}])
+def test_numbers_that_nothing_can_be_trained_with(change):
+    with pytest.raises(MismatchError, match=f"{next(iter(change))}: expected"):
+        Recipe(**change)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null"])
+def test_settings_that_are_none(text, tmp_path, content):
+    run.train(make_settings(text, recipe={"epochs": 0.1}), tmp_path / "model", progress=False)
+    (tmp_path / "model" / "training" / "settings.json").write_text(content)
+    with pytest.raises(FormatError, match="is not the settings of a run"):
+        run.resume(tmp_path / "model", progress=False)
 
 
 def test_presets_have_the_published_sizes():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from elmokit.errors import MissingExtra as MissingExtra
     from elmokit.errors import OutputError as OutputError
     from elmokit.errors import TextError as TextError
+    from elmokit.errors import TrainingError as TrainingError
     from elmokit.errors import UnknownModel as UnknownModel
     from elmokit.model import Carry as Carry
     from elmokit.model import Elmo as Elmo
@@ -37,6 +38,7 @@ __all__ = [
     "Mix",
     "OutputError",
     "TextError",
+    "TrainingError",
     "UnknownModel",
     "__version__",
     "load",

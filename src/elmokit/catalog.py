@@ -115,6 +115,8 @@ def locate(name: str | Path, *, revision: str | None = None, offline: bool = Fal
     What is not here yet is fetched, unless `offline`. `revision` and `token` are for the hub. Raises `UnknownModel`
     where nothing is known by that name, `DownloadError` where it cannot be fetched.
     """
+    if not str(name):
+        raise UnknownModel("the name of the model is empty; name a path, a hub repository or a published model")
     if Path(name).exists() or Path(f"{name}.index").exists():  # a TensorFlow checkpoint is named by its prefix
         return Path(name)
     if hub.is_repo_id(str(name)):

@@ -40,7 +40,7 @@ from elmokit.config import Lstm as Lstm
 from elmokit.config import Shape as Shape
 from elmokit.config import network_shapes as network_shapes
 from elmokit.config import parse_config as parse_config
-from elmokit.errors import FormatError, OutputError
+from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.text import CodePointSpeller, LexiconSpeller, Speller, Utf8Speller, WordAndCharacterSpeller
 
 Arrays = dict[str, NDArray[np.floating]]
@@ -217,7 +217,7 @@ def write_native(
     from safetensors.numpy import save
 
     options = {**_HEADER, **checkpoint.config.model_dump(exclude_none=True)}
-    arrays = {name: np.ascontiguousarray(a, dtype) for name, a in sorted(checkpoint.arrays.items())}
+    arrays = {name: _as_stored(name, a, dtype) for name, a in sorted(checkpoint.arrays.items())}
     with written_folder(folder) as folder:
         replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
         for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
@@ -226,6 +226,16 @@ def write_native(
         if checkpoint.card:
             replace_file(folder / CARD, checkpoint.card.encode())
         replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
+
+
+def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
+    with np.errstate(over="ignore"):
+        stored: NDArray[np.floating] = np.ascontiguousarray(array, dtype)
+    if (np.isinf(stored) & np.isfinite(array)).any():
+        raise MismatchError(
+            f"array {name!r} holds {np.abs(array).max():g}, and float16 reaches only to 65504; write float32"
+        )
+    return stored
 
 
 def write_vocabulary(words: tuple[str, ...], path: Path) -> None:

@@ -27,7 +27,7 @@ Model = Annotated[str | None, Option("--model", help=f"{_MODEL}; without it the 
 Weights = Annotated[Path | None, Option(help="HDF5 file of weights; MODEL is then its options.json")]
 Head = Annotated[Path | None, Option("--softmax", help="HDF5 file of a softmax head that is kept apart")]
 HeadWords = Annotated[Path | None, Option("--vocabulary", help="words of that head, or of a model without characters")]
-Threads = Annotated[int | None, Option(min=1, help="processor threads")]
+Threads = Annotated[int | None, Option(min=1, max=1024, help="processor threads")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,6 +58,7 @@ def embed(
     out: Annotated[Path, Argument(metavar="OUT", help="file to write; its ending says how: .hdf5, .parquet or .npz")],
     model: Model = None,
     weights: Weights = None,
+    vocabulary: HeadWords = None,
     all_layers: Annotated[bool, Option("--all", help="every layer of each token (layers, tokens, width)")] = False,
     top: Annotated[bool, Option("--top", help="the top layer (tokens, width)")] = False,
     average: Annotated[bool, Option("--average", help="the mean of the layers (tokens, width); the default")] = False,
@@ -74,7 +75,9 @@ def embed(
     ] = None,
     batch_size: Annotated[int, Option(min=1, help="sentences computed together, at most")] = 64,
     dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file")] = "float32",
-    tokenize: Annotated[bool, Option("--tokenize", help="the text is raw: split sentences and tokens")] = False,
+    tokenize: Annotated[
+        bool, Option("--tokenize", help="the text is raw, one paragraph a line: split sentences and tokens")
+    ] = False,
     use_sentence_keys: Annotated[bool, Option("--use-sentence-keys", help="HDF5: the sentence is the key")] = False,
     forget_sentences: Annotated[bool, Option("--forget-sentences", help="HDF5: leave sentence_to_index out")] = False,
     save_every: Annotated[int, Option(min=1, help="sentences between two safe points for --resume")] = 10_000,
@@ -87,10 +90,12 @@ def embed(
         raise typer.BadParameter("choose one", param_hint="--all, --top, --average, --mix")
     if warm_up and state != "warm":
         raise typer.BadParameter("only --state warm starts from it", param_hint="--warm-up")
+    if text == warm_up == "-":
+        raise typer.BadParameter("standard input can be read only once", param_hint="--warm-up")
     from elmokit.job import embed_file
 
     try:
-        elmo = _warmed(_load(model, weights, threads), warm_up, tokenize=tokenize)
+        elmo = _warmed(_load(model, weights, vocabulary, threads), warm_up, tokenize=tokenize)
         done = embed_file(
             text,
             out,
@@ -159,10 +164,12 @@ def convert(
     from elmokit import formats
 
     found = _read(source, weights=weights, softmax=softmax, vocabulary=vocabulary)
-    lost = formats.lost_in(found, to)
+    if to == "allennlp" and target.suffix == ".zip":
+        raise typer.BadParameter("only our own format is written as one file; name a folder", param_hint="DST")
+    before = found
     if cache_words:
-        lost += ["the softmax head"] if "softmax.bias" in found.arrays else []
         found = _with_cached_words(found, cache_words)
+    lost = list(dict.fromkeys([*formats.lost_in(found, to), *_dropped(before, found)]))
     if lost:
         _notice(f"not part of the target, left out: {', '.join(lost)}")
     formats.write(found, target, to=to, dtype=dtype)
@@ -312,22 +319,28 @@ def _read(name: str | None, *, weights: Path | None, softmax: Path | None, vocab
     from elmokit import formats
     from elmokit.catalog import locate
 
-    path = locate(name) if name else formats.BUNDLED
+    path = formats.BUNDLED if name is None else locate(name)
     return formats.read(path, weights=weights, softmax=softmax, vocabulary=vocabulary)
+
+
+def _dropped(before: Checkpoint, after: Checkpoint) -> list[str]:
+    """Name what the model held before its words were cached and has not now."""
+    head = "softmax.bias" in before.arrays and "softmax.bias" not in after.arrays
+    return ["the softmax head"] * head + ["the model card"] * (bool(before.card) and not after.card)
 
 
 def _with_cached_words(found: Checkpoint, vocabulary: Path) -> Checkpoint:
     from elmokit.checkpoint import read_vocabulary
     from elmokit.model import Elmo
 
-    return Elmo(found).cached(read_vocabulary(vocabulary)).checkpoint()
+    return Elmo(found).cached(word for word in read_vocabulary(vocabulary) if word).checkpoint()
 
 
-def _load(name: str | None, weights: Path | None, threads: int | None) -> Elmo:
+def _load(name: str | None, weights: Path | None, vocabulary: Path | None, threads: int | None) -> Elmo:
     _set_threads(threads)
     from elmokit.model import load
 
-    return load(name, weights=weights)
+    return load(name, weights=weights, vocabulary=vocabulary)
 
 
 def _mix(elmo: Elmo) -> list[float]:
@@ -352,12 +365,20 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def _can_spell(source: Checkpoint) -> bool:
+    try:
+        source.speller()
+    except ElmoError:
+        return False
+    return True
+
+
 def _facts(source: Checkpoint) -> dict[str, Any]:
     lstm, cnn = source.config.lstm, source.config.char_cnn
     words = [f"{cnn.spelling}, {cnn.max_characters_per_token} symbols a word"] if cnn else []
     encoder = [f"{cnn.n_filters} filters ({cnn.activation}), {cnn.n_highway} highway layers"] if cnn else []
     clips = f"cell clip {lstm.cell_clip or 'none'}, projection clip {lstm.proj_clip or 'none'}"
-    can = ["embed", "convert"]
+    can = ["embed"] * _can_spell(source) + ["convert"]
     if "warm.h" in source.arrays:
         can.append("embed --state warm")
     head = source.arrays.get("softmax.bias")

@@ -6,6 +6,7 @@
     |- OutputError   (OSError)      an output cannot be written, or an earlier one is in the way
     |- UnknownModel  (LookupError)  no model of that name or path
     |- DownloadError (OSError)      a file cannot be fetched or sent, or is not the one that was expected
+    |- TrainingError (ArithmeticError)  training has diverged
     |- MissingExtra  (ImportError)  an optional package is absent; names the pip command
     `- MismatchError (ValueError)   two things that must fit do not (state and batch, run and resume)
 
@@ -40,6 +41,10 @@ class UnknownModel(ElmoError, LookupError):
 
 class DownloadError(ElmoError, OSError):
     """A file cannot be fetched or sent, or what arrived is not what was expected."""
+
+
+class TrainingError(ElmoError, ArithmeticError):
+    """Training has diverged: its numbers are no numbers any more."""
 
 
 class MissingExtra(ElmoError, ImportError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,12 @@ Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
 Sentence: TypeAlias = Sequence[str]
 Vectors: TypeAlias = NDArray[np.float32]
+_Reduce: TypeAlias = Callable[[Tensor], Vectors]
 
 # Sentences sorted by length together: enough for little padding, few enough to hold.
 _WINDOW = 1024
+# Tokens of such a window, but for a longer sentence: their vectors are in memory together.
+_WINDOW_TOKENS = 32_768
 _BATCH_SIZE = 64
 # Places of a batch, padding included; bounds the memory for gates to this times 8D floats.
 _BATCH_PLACES = 2048
@@ -82,7 +86,7 @@ class Elmo:
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         for name, array in sorted({**self.network.arrays(), **self._warm_arrays()}.items()):
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        for symbols in (self.characters, self.vocabulary if self.config.word_embed else None):
+        for symbols in (self.characters, self.vocabulary if self.config.word_dim else None):
             digest.update("\n".join(symbols or ()).encode())
         return digest.hexdigest()
 
@@ -107,23 +111,25 @@ class Elmo:
         """
         select = _selector(layers, self.n_layers)
         pooled = _POOLS[pool] if pool in _POOLS else _refuse("pool", pool, list(_POOLS))
+
+        def reduce(stack_LTD: Tensor) -> Vectors:
+            # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
+            return np.array(pooled(select(stack_LTD)).numpy(), order="C")
+
         if batch_size < 1:
             raise MismatchError(f"batch_size must be at least 1, found {batch_size}")
         if state == "carry":
             state = Carry()
         if isinstance(state, Carry):
-            vectors = self._embed_carried(sentences, state, batch_size)
-        elif state in ("fresh", "warm"):
-            vectors = self._embed_sorted(sentences, self._start(state), batch_size)
-        else:
+            return self._embed_carried(sentences, state, batch_size, reduce)
+        if state not in ("fresh", "warm"):
             _refuse("state", state, ["fresh", "warm", "carry"])
-        # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
-        return (np.array(pooled(select(stack_LTD)).numpy(), order="C") for stack_LTD in vectors)
+        return self._embed_sorted(sentences, self._start(state), batch_size, reduce)
 
     def warm(self, sentences: Iterable[Sentence]) -> Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
         carry = Carry()
-        for _ in self._embed_carried(sentences, carry, batch_size=1):
+        for _ in self._embed_carried(sentences, carry, 1, lambda _: np.empty(0, np.float32)):
             pass
         if carry.state is None:
             raise MismatchError("warming needs at least one sentence, found none")
@@ -189,22 +195,36 @@ class Elmo:
             )
         return self.warm_state
 
-    def _embed_sorted(self, sentences: Iterable[Sentence], start: State | None, batch_size: int) -> Iterator[Tensor]:
-        for window in _windows(sentences, _WINDOW):
-            lengths = [len(sentence) for sentence in window]
-            results: dict[int, Tensor] = {}
-            for batch in plan_batches(lengths, sentences=batch_size, places=_BATCH_PLACES):
-                rows = torch.zeros(len(batch), dtype=torch.int64)
-                stacks, _ = self._run([window[i] for i in batch], start and start.select(rows))
-                results.update(zip(batch, stacks, strict=True))
-            yield from (results[i] for i in range(len(window)))
+    def _embed_sorted(
+        self, sentences: Iterable[Sentence], start: State | None, batch_size: int, reduce: _Reduce
+    ) -> Iterator[Vectors]:
+        for window in _windows(sentences, _WINDOW, _WINDOW_TOKENS):
+            vectors, _ = self._run_by_length(window, start and start.select(_zeros(window)), batch_size, reduce)
+            yield from vectors
 
-    def _embed_carried(self, sentences: Iterable[Sentence], carry: Carry, batch_size: int) -> Iterator[Tensor]:
+    def _embed_carried(
+        self, sentences: Iterable[Sentence], carry: Carry, batch_size: int, reduce: _Reduce
+    ) -> Iterator[Vectors]:
         for batch in _windows(sentences, batch_size):
             old = (carry.state or self.network.zero_state(0)).grown(len(batch))
-            stacks, new = self._run(batch, old.select(torch.arange(len(batch))))
+            vectors, new = self._run_by_length(batch, old.select(torch.arange(len(batch))), batch_size, reduce)
             carry.state = old.replaced(new)
-            yield from stacks
+            yield from vectors
+
+    def _run_by_length(
+        self, window: Sequence[Sentence], state: State | None, batch_size: int, reduce: _Reduce
+    ) -> tuple[list[Vectors], State]:
+        """Run sentences of like length together, each from its row of `state`; results in the order given."""
+        lengths = [len(sentence) for sentence in window]
+        vectors: dict[int, Vectors] = {}
+        parts, states = [], []
+        for part in plan_batches(lengths, sentences=batch_size, places=_BATCH_PLACES):
+            rows = torch.tensor(part)
+            stacks, new = self._run([window[i] for i in part], state and state.select(rows))
+            vectors.update(zip(part, map(reduce, stacks), strict=True))
+            parts.append(rows)
+            states.append(new)
+        return [vectors[i] for i in range(len(window))], State.joined(states).select(torch.argsort(torch.cat(parts)))
 
     @torch.inference_mode()
     def _run(self, sentences: Sequence[Sentence], state: State | None) -> tuple[list[Tensor], State]:
@@ -244,16 +264,23 @@ def _stored_state(arrays: Arrays) -> State | None:
     return State(*(torch.from_numpy(np.array(arrays[name], np.float32)).unsqueeze(2) for name in ("warm.h", "warm.c")))
 
 
-def _windows(sentences: Iterable[Sentence], size: int) -> Iterator[list[Sentence]]:
+def _zeros(sentences: Sequence[Sentence]) -> Tensor:
+    return torch.zeros(len(sentences), dtype=torch.int64)
+
+
+def _windows(sentences: Iterable[Sentence], size: int, tokens: float = math.inf) -> Iterator[list[Sentence]]:
+    """Yield lists of `size` sentences, or of fewer where they come to `tokens` tokens."""
     window: list[Sentence] = []
+    held = 0
     for number, sentence in enumerate(sentences):
         if isinstance(sentence, str):
             found = f"the string {sentence[:40]!r}"
             raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
         window.append(sentence)
-        if len(window) == size:
+        held += len(sentence)
+        if len(window) == size or held >= tokens:
             yield window
-            window = []
+            window, held = [], 0
     if window:
         yield window
 

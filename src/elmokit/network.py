@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError
-from elmokit.kernels import lstmp
+from elmokit.kernels import LEAST_ROWS, lstmp, with_least_rows
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch
 
@@ -180,8 +180,8 @@ class Layer(nn.Module):
         x_ZNP = x_TZBP.transpose(0, 1).reshape(Z, T * B, P)
         forget_G = nn.functional.pad(self.bias.new_ones(D), (2 * D, D))
         bias_Z1G = (self.bias + forget_G).unsqueeze(1)
-        gates_ZNG = torch.baddbmm(bias_Z1G, x_ZNP, self.kernel[:, :P])
-        return gates_ZNG.view(Z, T, B, -1).transpose(0, 1)
+        gates_ZNG = torch.baddbmm(bias_Z1G, with_least_rows(x_ZNP), self.kernel[:, :P])[:, : T * B]
+        return gates_ZNG.reshape(Z, T, B, -1).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,11 @@ class State:
     def select(self, rows: Tensor) -> State:
         """Return the rows at these indices (B',) int64."""
         return State(self.h[:, :, rows], self.c[:, :, rows])
+
+    @classmethod
+    def joined(cls, states: Sequence[State]) -> State:
+        """Return the rows of several states, one after the other."""
+        return cls(torch.cat([state.h for state in states], dim=2), torch.cat([state.c for state in states], dim=2))
 
     def detach(self) -> State:
         """Return the same values, cut from the graph of gradients."""
@@ -285,7 +290,9 @@ class BiLM(nn.Module):
         state = state or self.zero_state(len(batch.lengths_B))
         _check_rows(state, len(batch.lengths_B))
         state = state.select(order_B)
-        words_UP = self.encoder(torch.from_numpy(batch.chars_UC.astype(np.int64)).to(self.device))
+        chars_UC = batch.chars_UC.astype(np.int64)
+        fill = np.repeat(chars_UC[:1], max(0, LEAST_ROWS - len(chars_UC)), axis=0)
+        words_UP = self.encoder(torch.from_numpy(np.concatenate([chars_UC, fill])).to(self.device))
         x_TZBP = words_UP[torch.from_numpy(view.words_TZB).to(self.device)]
         layers, state = self.run(x_TZBP, state, rows=view.rows_T)
         places_MZ = torch.from_numpy(view.places_MZ).to(self.device)

@@ -42,8 +42,9 @@ def read_sentences(path: str | Path, *, tokenize: bool = False) -> Iterator[list
     """Yield the sentences of a UTF-8 text file, or of standard input for "-", as lists of tokens.
 
     One sentence a line, tokens parted by white space; an empty line is an empty list, so that the n-th item is always
-    line n. With `tokenize` the lines are raw text: each is split into sentences and tokens (syntok), and blank lines
-    give nothing. Raises `TextError` naming file and line for what cannot be read.
+    line n. With `tokenize` the lines are raw text, a paragraph each: each is split into sentences and tokens
+    (syntok), and blank lines give nothing; a sentence does not go on in the next line. Raises `TextError` naming file
+    and line for what cannot be read.
     """
     lines = read_lines(path)
     return _segment(lines) if tokenize else (line.split() for line in lines)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from elmokit.checkpoint import CONFIG, WEIGHTS, Checkpoint, read_vocabulary, write_native
+from elmokit.checkpoint import CONFIG, WEIGHTS, Checkpoint, check_vocabulary, read_vocabulary, write_native
 from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
-from elmokit.formats.files import Files, open_files
+from elmokit.formats.files import Files, Outermost, open_files
 
 # Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
 _FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
@@ -37,17 +38,27 @@ def read(
         with open_files(path) as files:
             found = read_files(files)
     if not softmax:
-        return found
+        return _with_words(found, vocabulary) if vocabulary and not weights else found
     if not vocabulary:
         raise MismatchError(f"the head {softmax} needs the list of its words; name it as the vocabulary")
     return head.attach(found, softmax, read_vocabulary(vocabulary), where=str(softmax))
 
 
+def _with_words(found: Checkpoint, vocabulary: str | Path) -> Checkpoint:
+    """Give a model whose words come from a table the list of its words."""
+    if not found.config.word_dim:
+        raise MismatchError(f"{vocabulary} has no use: this model spells its words; leave the vocabulary out")
+    words = read_vocabulary(vocabulary)
+    check_vocabulary(words, found.arrays, where=str(vocabulary))
+    return replace(found, vocabulary=words)
+
+
 def read_files(files: Files) -> Checkpoint:
-    """Read the model that these files are."""
-    for format in _FORMATS:
-        if format.recognises(files):
-            return format.read(files)
+    """Read the model that these files are: one of the outermost files, or else one in a folder inside."""
+    for view in (Outermost(files), files):
+        for format in _FORMATS:
+            if format.recognises(view):
+                return format.read(view)
     found = ", ".join(sorted(files.sizes)[:8])[:300] or "nothing"
     raise FormatError(
         f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, {allennlp.OPTIONS} with an HDF5 file or a "
@@ -70,6 +81,8 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder; choose another place")
     if to == "allennlp":
+        if target.suffix == ".zip":
+            raise MismatchError(f"{target}: only our own format is written as one file; name a folder")
         if dtype != "float32":
             raise MismatchError("AllenNLP and bilm-tf read float32 only; leave the dtype out, or write our own format")
         allennlp.write(checkpoint, target)

@@ -32,10 +32,13 @@ _WEIGHTS = frozenset((".hdf5", ".h5", ".index", ".safetensors", ".th", ".pkl"))
 
 
 class Files(ABC):
-    """Files by name: relative, parts joined by "/". `where` names the whole in errors."""
+    """Files by name: relative, parts joined by "/".
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    `where` names the whole in errors; `folder` is where the files lie, None for an archive.
+    """
+
+    def __init__(self, where: str, *, folder: Path | None = None) -> None:
+        self.where, self.folder = where, folder
 
     @property
     @abstractmethod
@@ -78,17 +81,17 @@ class Folder(Files):
     """The files of a folder and of the folders in it; with `named` not those of the same kind as that file of it."""
 
     def __init__(self, folder: Path, *, named: str | None = None) -> None:
-        super().__init__(str(folder / named if named else folder))
-        self.folder, self._named = folder, named
+        super().__init__(str(folder / named if named else folder), folder=folder)
+        self.root, self._named = folder, named
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """See `Files.sizes`."""
         paths: dict[str, int] = {}
-        for path in _walk(self.folder, _MAX_DEPTH):
+        for path in _walk(self.root, _MAX_DEPTH):
             if len(paths) == _MAX_FILES:
                 raise FormatError(f"{self.where} holds more than {_MAX_FILES:,} files; name the model's own folder")
-            name = path.relative_to(self.folder).as_posix()
+            name = path.relative_to(self.root).as_posix()
             if self._named in (None, name) or _kind(name) != _kind(str(self._named)):
                 paths[name] = path.stat().st_size
         return paths
@@ -97,15 +100,36 @@ class Folder(Files):
     def open(self, name: str) -> Iterator[BinaryIO]:
         """See `Files.open`."""
         try:
-            file = (self.folder / name).open("rb")
+            file = (self.root / name).open("rb")
         except OSError as error:
-            raise FormatError(f"{self.folder / name} cannot be read ({error.strerror}); check the path") from None
+            raise FormatError(f"{self.root / name} cannot be read ({error.strerror}); check the path") from None
         with file:
             yield file
 
     def named(self, name: str) -> str:
         """See `Files.named`."""
-        return str(self.folder / name)
+        return str(self.root / name)
+
+
+class Outermost(Files):
+    """Those of other files that are in no folder inside."""
+
+    def __init__(self, files: Files) -> None:
+        super().__init__(files.where, folder=files.folder)
+        self.files = files
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """See `Files.sizes`."""
+        return {name: size for name, size in self.files.sizes.items() if "/" not in name}
+
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """See `Files.open`."""
+        return self.files.open(name)
+
+    def named(self, name: str) -> str:
+        """See `Files.named`."""
+        return self.files.named(name)
 
 
 def _kind(name: str) -> str:
@@ -208,6 +232,8 @@ def open_files(path: str | Path) -> Iterator[Files]:
         yield Folder(path)
     elif index.is_file() or (path.is_file() and (path.suffix in _WEIGHTS or path.suffix == ".json")):
         yield Folder(path.parent, named=(index if index.is_file() else path).name)
+    elif path.exists() and not path.is_file():
+        raise FormatError(f"{path} is neither a file nor a folder; name the model's folder")
     elif not path.exists():
         raise UnknownModel(
             f"there is no model at {path}; expected a folder, an archive (.zip, .tar.gz) or a file of it"

@@ -21,7 +21,7 @@ from elmokit.checkpoint import (
     written_folder,
 )
 from elmokit.errors import FormatError
-from elmokit.formats.files import Files, Folder
+from elmokit.formats.files import Files
 
 # The only names under which members of an archive are ever unpacked.
 _NAMES = (CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD)
@@ -29,14 +29,16 @@ _NAMES = (CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD)
 
 def recognises(files: Files) -> bool:
     """Tell by content whether a model of ours is here."""
-    return _top(files) is not None
+    return bool(_tops(files))
 
 
 def read(files: Files) -> Checkpoint:
     """Read the model; `recognises` must have said yes."""
-    top = _top(files)
-    assert top is not None
-    if isinstance(files, Folder):
+    tops = _tops(files)
+    if len(tops) != 1:
+        raise FormatError(f"{files.where} holds several models: {', '.join(tops)[:300]}; name the one that is meant")
+    top = tops[0]
+    if files.folder is not None:
         return read_native(files.folder / top)
     with tempfile.TemporaryDirectory() as scratch:
         for name in _NAMES:
@@ -48,13 +50,10 @@ def read(files: Files) -> Checkpoint:
             raise FormatError(str(error).replace(scratch, files.where)) from None
 
 
-def _top(files: Files) -> str | None:
-    """Return the folder inside, "" or ending in "/", that holds both our files."""
-    for name in files.find(CONFIG):
-        top = name.removesuffix(CONFIG)
-        if f"{top}{WEIGHTS}" in files.sizes:
-            return top
-    return None
+def _tops(files: Files) -> list[str]:
+    """Return the folders inside, "" or ending in "/", that hold both our files."""
+    tops = (name.removesuffix(CONFIG) for name in files.find(CONFIG))
+    return [top for top in tops if f"{top}{WEIGHTS}" in files.sizes]
 
 
 def write_file(checkpoint: Checkpoint, path: Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:

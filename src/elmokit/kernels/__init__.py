@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
+from elmokit.kernels.plain import LEAST_ROWS as LEAST_ROWS
 from elmokit.kernels.plain import lstmp_plain
+from elmokit.kernels.plain import with_least_rows as with_least_rows
 
 
 def lstmp(

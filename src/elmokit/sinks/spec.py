@@ -45,6 +45,10 @@ class Spec:
     def fit(self, array: Array, *, number: int) -> Array:
         """Return `array` contiguous and in the output's dtype; an error where its shape or a value does not fit."""
         self._check_shape(array, number)
+        if not np.isfinite(array).all():
+            raise OutputError(
+                f"the vectors of sentence {number} (the first is 0) are not all numbers; the model is damaged"
+            )
         with np.errstate(over="ignore"):
             fitted = np.ascontiguousarray(array, self.dtype)
         if self.dtype == "float16":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from elmokit.checkpoint import CharCNN, Config, Embedding, Lstm
+from elmokit.errors import MismatchError
 
 Optimizer = Literal["adamw", "adagrad"]
 
@@ -59,6 +61,14 @@ class Recipe:
     warmup: int = 500
     epochs: float = 10.0
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise `MismatchError` for numbers that nothing can be trained with."""
+        for name in ("learning_rate", "clip_norm", "batch_size", "unroll"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise MismatchError(f"{name}: expected a positive number, found {getattr(self, name)}")
+        if not 0 <= self.epochs < math.inf:
+            raise MismatchError(f"epochs: expected 0 or a positive number, found {self.epochs}")
 
     def with_samples_for(self, n_words: int) -> Recipe:
         """Return this recipe with the full softmax where sampling would not save work."""

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from elmokit.checkpoint import Checkpoint, Config, parse_config, write_native
-from elmokit.errors import MismatchError, OutputError, TextError
+from elmokit.errors import MismatchError, OutputError, TextError, TrainingError
 from elmokit.model import Elmo
 from elmokit.text import read_sentences
 from elmokit.train.corpus import Corpus, encode
@@ -137,6 +137,8 @@ class _Run:
             vocabulary = build_vocabulary(counts, min_count=settings.min_count, max_words=settings.max_vocab)
         train_corpus = self._encode(self._bar(self._train_sentences(), "encoding"), vocabulary, counts, "train")
         heldout_counts = count_words(self._heldout_sentences())
+        if not heldout_counts:
+            raise TextError(_nothing_held_out(settings))
         heldout = self._encode(self._heldout_sentences(), vocabulary, heldout_counts, "heldout")
         return vocabulary, train_corpus, heldout
 
@@ -185,7 +187,7 @@ class _Run:
         losses: list[float] = []
         with self._training_bar() as bar:
             while trainer.progress.step < trainer.total_steps and not stopped:
-                losses.append(trainer.step())
+                losses.append(self._checked(trainer.step()))
                 step = trainer.progress.step
                 bar.update()
                 if step % _LOG_EVERY == 0 or step == trainer.total_steps:
@@ -196,6 +198,16 @@ class _Run:
                 if step % settings.save_every == 0:
                     self._save()
         return not stopped
+
+    def _checked(self, loss: float) -> float:
+        """Return a loss, or raise `TrainingError` where it is no number: what follows would be lost time."""
+        if math.isfinite(loss):
+            return loss
+        at, rate = self.trainer.progress, self.settings.recipe.learning_rate
+        raise TrainingError(
+            f"the loss of update {at.step:,} is {loss}: training has diverged at a learning rate of {rate:g}; start "
+            "again in another folder with a smaller --learning-rate (a model kept in this one is the best before)"
+        )
 
     def _training_bar(self) -> tqdm:
         at, total = self.trainer.progress.step, self.trainer.total_steps
@@ -212,6 +224,7 @@ class _Run:
     def _evaluate(self) -> None:
         """Measure held-out perplexity, always on the same places; keep the model if it is the best so far."""
         result, at = self.trainer.evaluate(self.settings.evaluate_places or None), self.trainer.progress
+        self._checked(result.mean)
         self.saved.log(step=at.step, places=at.places, seconds=at.seconds, time=time.time(), **_as_log(result))
         if self.progress:
             tqdm.write(_line(at.step, result), file=sys.stderr)
@@ -227,6 +240,15 @@ class _Run:
 
     def _save(self) -> None:
         self.saved.write_state(self.trainer.tensors(), asdict(self.trainer.progress))
+
+
+def _nothing_held_out(settings: Settings) -> str:
+    if settings.heldout:
+        return f"{settings.heldout} holds no sentence, expected held-out text; name another with --heldout"
+    return (
+        f"the text has fewer than {_HELDOUT_EVERY} sentences, of which every {_HELDOUT_EVERY}th is held out; give more "
+        "text, or held-out text with --heldout"
+    )
 
 
 def _as_log(result: Perplexity) -> dict[str, float]:

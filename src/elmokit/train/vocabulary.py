@@ -38,6 +38,10 @@ def build_vocabulary(counts: Counter[str], *, min_count: int, max_words: int | N
     return (*SPECIALS, *ranked[:room])
 
 
+# Fewer words than these say nothing of the order of a list.
+_TELLING = 10
+
+
 def load_vocabulary(path: str | Path, counts: Counter[str]) -> tuple[str, ...]:
     """Read a vocabulary file, and refuse what the sampled softmax cannot use.
 
@@ -53,9 +57,9 @@ def load_vocabulary(path: str | Path, counts: Counter[str]) -> tuple[str, ...]:
     if len(set(words)) != len(words):
         twice = next(word for word, n in Counter(words).items() if n > 1)
         raise TextError(f"{path}: the word {twice!r} stands in it more than once; remove the repetition")
-    tenth = max(1, (len(words) - 3) // 10)
+    tenth = (len(words) - 3) // 10
     first, last = (sum(counts[word] for word in part) for part in (words[3 : 3 + tenth], words[-tenth:]))
-    if first < last:
+    if tenth >= _TELLING and first < last:
         raise TextError(
             f"{path} is not sorted by falling frequency: its first {tenth} words stand {first:,} times in the training "
             f"text, its last {tenth} stand {last:,} times; sort it, or let the vocabulary be built"
