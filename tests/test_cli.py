@@ -457,9 +457,10 @@ def test_interrupted_and_continued_it_is_the_same_file(done, refused, here, mode
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    time.sleep(1.0)  # until it waits for more text, where it is certain to be interrupted
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert err.endswith(
         "interrupted; what is done is safe in out.hdf5.partial, run the same command with --resume to continue\n"

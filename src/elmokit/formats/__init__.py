@@ -58,7 +58,7 @@ def read_files(files: Files) -> Checkpoint:
     for view in (Outermost(files), files):
         for format in _FORMATS:
             if format.recognises(view):
-                return format.read(view)
+                return format.read(files)
     found = ", ".join(sorted(files.sizes)[:8])[:300] or "nothing"
     raise FormatError(
         f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, {allennlp.OPTIONS} with an HDF5 file or a "

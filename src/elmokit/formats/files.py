@@ -50,8 +50,8 @@ class Files(ABC):
         """Open one file for reading; it can seek. Raises `FormatError` where it cannot be read."""
 
     def find(self, *patterns: str) -> list[str]:
-        """Return the names that match one of the patterns (`PurePath.match`, so in whatever folder), sorted."""
-        names = sorted(self.sizes)
+        """Return the names that match one of the patterns (`PurePath.match`: in whatever folder), outermost first."""
+        names = sorted(self.sizes, key=lambda name: (name.count("/"), name))
         return [name for name in names if any(PurePosixPath(name).match(pattern) for pattern in patterns)]
 
     def read(self, name: str, *, limit: int = 1 << 30) -> bytes:

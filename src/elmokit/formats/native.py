@@ -21,7 +21,7 @@ from elmokit.checkpoint import (
     written_folder,
 )
 from elmokit.errors import FormatError
-from elmokit.formats.files import Files
+from elmokit.formats.files import Files, outermost
 
 # The only names under which members of an archive are ever unpacked.
 _NAMES = (CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD)
@@ -51,9 +51,9 @@ def read(files: Files) -> Checkpoint:
 
 
 def _tops(files: Files) -> list[str]:
-    """Return the folders inside, "" or ending in "/", that hold both our files."""
+    """Return the outermost folders, "" or ending in "/", that hold both our files."""
     tops = (name.removesuffix(CONFIG) for name in files.find(CONFIG))
-    return [top for top in tops if f"{top}{WEIGHTS}" in files.sizes]
+    return outermost([top for top in tops if f"{top}{WEIGHTS}" in files.sizes])
 
 
 def write_file(checkpoint: Checkpoint, path: Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
