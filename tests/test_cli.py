@@ -429,7 +429,9 @@ def start(*args, **pipes):
     """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "elmokit", *map(str, args)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, **pipes)
+    # A test run in the background of a shell ignores Ctrl-C, and what it starts would too.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, **pipes, **heed)
 
 
 def test_a_process_prints_one_sentence_or_with_debug_the_trace(here):
@@ -457,7 +459,6 @@ def test_interrupted_and_continued_it_is_the_same_file(done, refused, here, mode
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    time.sleep(1.0)  # until it waits for more text, where it is certain to be interrupted
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, err
