@@ -7,17 +7,27 @@ The tensors are those of AllenNLP's `Elmo` module: the layouts of torch, gates i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 import numpy as np
 
-from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, Shape, parse_config, read_json
+from elmokit.checkpoint import Arrays, CharCNN, Checkpoint, Config, Embedding, Lstm, Shape, parse_config, read_json
 from elmokit.errors import FormatError
 from elmokit.formats import allennlp
 from elmokit.formats.files import Files, outermost
 from elmokit.formats.rules import Array, Rule, check, stacked, to_ours
 from elmokit.formats.torch_pickle import read_state_dict
+from elmokit.formats.torch_rules import (
+    biases,
+    both_transposed,
+    cell_names,
+    convolution_rules,
+    highway_rules,
+    kernels,
+    transposed,
+    with_kernels,
+)
 
 WEIGHTS = "weights.th"
 _CHARACTERS = "_elmo_lstm._token_embedder._char_embedding_weights"
@@ -37,13 +47,18 @@ def read(files: Files) -> Checkpoint:
     prefix = _prefix(state, where)
     elmo = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
     mixes = {key: elmo.pop(key) for key in list(elmo) if key.startswith("scalar_mix_")}
-    elmo.pop("_elmo_lstm._word_embedding.weight", None)  # words cached before training: the characters say the same
-    shapes = {key: array.shape for key, array in elmo.items()}
-    config = _config(files, shapes, where)
-    table = rules(config)
-    check(table, shapes, where=where)
-    arrays = to_ours(table, elmo.__getitem__) | _mixes(mixes, config, where)
+    config = _config(files, {key: array.shape for key, array in elmo.items()}, where)
+    arrays = network_arrays(elmo, config, where=where) | _mixes(mixes, config, where)
     return Checkpoint(config, arrays, source="AllenNLP archive")
+
+
+def network_arrays(tensors: Mapping[str, Array], config: Config, *, where: str) -> Arrays:
+    """Return our arrays of the tensors of AllenNLP's `Elmo`, its mixes apart; `FormatError` where they do not fit."""
+    # Words cached before training are left out: the characters say the same.
+    network = {name: array for name, array in tensors.items() if name != "_elmo_lstm._word_embedding.weight"}
+    table = rules(config)
+    check(table, {name: array.shape for name, array in network.items()}, where=where)
+    return with_kernels(to_ours(table, network.__getitem__))
 
 
 def _prefix(state: Mapping[str, Array], where: str) -> str:
@@ -102,63 +117,26 @@ def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
 
 
 def rules(config: Config) -> list[Rule]:
-    """Return the table for this shape; for reading only."""
+    """Return the table for this shape, for reading only; a kernel comes in two parts, see `with_kernels`."""
     lstm, cnn = config.lstm, config.char_cnn
     assert cnn is not None  # it was told by the characters
-    encoder, P, D, N, E = "_elmo_lstm._token_embedder.", lstm.projection_dim, lstm.dim, cnn.n_filters, cnn.embedding.dim
-    table = [Rule("char_embed", (_CHARACTERS,), (cnn.n_symbols + 1, E), lambda a: a[0][1:])]
-    for i, (width, count) in enumerate(cnn.filters):
-        conv = f"{encoder}char_conv_{i}"
-        table += [
-            Rule(f"cnn.{i}.weight", (f"{conv}.weight",), (count, E, width), lambda a: a[0].transpose(2, 1, 0)),
-            Rule(f"cnn.{i}.bias", (f"{conv}.bias",), (count,)),
-        ]
-    for k in range(cnn.n_highway):
-        table += _highway_rules(k, f"{encoder}_highways._layers.{k}", N)
-    table += [
-        Rule("projection.weight", (f"{encoder}_projection.weight",), (P, N), lambda a: a[0].T),
+    encoder, P, D = "_elmo_lstm._token_embedder.", lstm.projection_dim, lstm.dim
+    table = [
+        Rule("char_embed", (_CHARACTERS,), (cnn.n_symbols + 1, cnn.embedding.dim), lambda a: a[0][1:]),
+        *convolution_rules(cnn, f"{encoder}char_conv_{{}}"),
+        *highway_rules(cnn, f"{encoder}_highways._layers.{{}}"),
+        Rule("projection.weight", (f"{encoder}_projection.weight",), (P, cnn.n_filters), transposed),
         Rule("projection.bias", (f"{encoder}_projection.bias",), (P,)),
     ]
-    for layer in range(lstm.n_layers):
-        table += _lstm_rules(
-            layer, [f"_elmo_lstm._elmo_lstm.{way}_layer_{layer}" for way in ("forward", "backward")], P, D
-        )
+    for k in range(lstm.n_layers):
+        names = cell_names(k, "_elmo_lstm._elmo_lstm.")
+        table += [
+            Rule(f"lstm.{k}.input", names["input"], (4 * D, P), kernels),
+            Rule(f"lstm.{k}.state", names["state"], (4 * D, P), kernels),
+            Rule(f"lstm.{k}.bias", names["bias"], (4 * D,), biases),
+            Rule(f"lstm.{k}.projection", names["projection"], (P, D), both_transposed),
+        ]
     return table
-
-
-def _highway_rules(k: int, theirs: str, N: int) -> list[Rule]:
-    """Rows: first the new value, then the gate of the old one."""
-    weight, bias, ours = f"{theirs}.weight", f"{theirs}.bias", f"highway.{k}"
-    return [
-        Rule(f"{ours}.transform.weight", (weight,), (2 * N, N), lambda a: a[0][:N].T),
-        Rule(f"{ours}.carry.weight", (weight,), (2 * N, N), lambda a: -a[0][N:].T),
-        Rule(f"{ours}.transform.bias", (bias,), (2 * N,), lambda a: a[0][:N]),
-        Rule(f"{ours}.carry.bias", (bias,), (2 * N,), lambda a: -a[0][N:]),
-    ]
-
-
-def _lstm_rules(layer: int, cells: Sequence[str], P: int, D: int) -> list[Rule]:
-    inputs, recurrent = (tuple(f"{cell}.{kind}_linearity.weight" for cell in cells) for kind in ("input", "state"))
-    biases = tuple(f"{cell}.state_linearity.bias" for cell in cells)
-    projections = tuple(f"{cell}.state_projection.weight" for cell in cells)
-    return [
-        Rule(f"lstm.{layer}.kernel", (*inputs, *recurrent), (4 * D, P), _kernel),
-        Rule(f"lstm.{layer}.bias", biases, (4 * D,), lambda a: np.stack([_our_gates(b, forget=1.0) for b in a])),
-        Rule(f"lstm.{layer}.projection", projections, (P, D), lambda a: np.stack([p.T for p in a])),
-    ]
-
-
-def _kernel(arrays: Sequence[Array]) -> Array:
-    """Put two directions' weights of input and state, (4D, P) each, into one (Z, 2P, 4D)."""
-    half = len(arrays) // 2
-    pairs = zip(arrays[:half], arrays[half:], strict=True)
-    return np.stack([np.concatenate([_our_gates(x).T, _our_gates(h).T]) for x, h in pairs])
-
-
-def _our_gates(rows: Array, *, forget: float = 0.0) -> Array:
-    """Put rows of gates i, f, j, o in the order i, j, f, o, and take off what was added to the forget gate."""
-    i, f, j, o = np.split(rows, 4)
-    return np.concatenate([i, j, f - np.float32(forget), o])
 
 
 def _mixes(mixes: Mapping[str, Array], config: Config, where: str) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from elmokit.errors import FormatError, UnknownModel
 
@@ -149,62 +149,68 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield from _walk(entry, depth - 1)
 
 
-class ZipArchive(Files):
-    """The files of a zip; each is copied to a nameless temporary file when it is opened."""
+class _Archive(Files):
+    """The plain files of an archive; each is copied to a nameless temporary file when it is opened."""
 
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+    def __init__(self, path: Path, sizes: dict[str, int]) -> None:
         super().__init__(str(path))
-        self.archive, self.limit = archive, _expansion_limit(path)
-        plain = (info for info in archive.infolist() if not info.is_dir())
-        self.members = {info.filename: info for info in plain if _is_wanted(info.filename)}
+        self._sizes = {name: size for name, size in sizes.items() if _is_wanted(name)}
 
-    @cached_property
+    @property
     def sizes(self) -> dict[str, int]:
         """See `Files.sizes`."""
-        return {name: info.file_size for name, info in self.members.items()}
+        return self._sizes
+
+    @abstractmethod
+    def _stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open one file to be read from its beginning on."""
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """See `Files.open`."""
-        info, where = self.members[name], self.named(name)
+        with self._stream(name) as member, tempfile.TemporaryFile() as file:
+            shutil.copyfileobj(member, file)
+            if file.tell() != self.sizes[name]:
+                raise FormatError(f"{self.where} is cut off inside {name!r}; copy or fetch it again")
+            file.seek(0)
+            yield file
+
+    def start(self, name: str, n: int = 16) -> bytes:
+        """See `Files.start`; no more than that is unpacked."""
+        with self._stream(name) as member:
+            return member.read(n)
+
+
+class ZipArchive(_Archive):
+    """The files of a zip."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self.archive, self.limit = archive, _expansion_limit(path)
+        super().__init__(path, {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()})
+
+    def _stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        info, where = self.archive.getinfo(name), self.named(name)
         if info.file_size > self.limit:
             claim = f"claims {info.file_size:,} bytes, expected at most {self.limit:,}"
             raise FormatError(f"{where} {claim}; the file is not whole")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             # Others may give gigabytes for one read, however little is asked for.
             raise FormatError(f"{where} is compressed by method {info.compress_type}, expected deflate; pack it again")
-        with tempfile.TemporaryFile() as file:
-            with self.archive.open(info) as member:
-                shutil.copyfileobj(member, file)
-            file.seek(0)
-            yield file
+        return self.archive.open(info)
 
 
-class TarArchive(Files):
+class TarArchive(_Archive):
     """The files of a tar that is not compressed; links and devices are left out."""
 
     def __init__(self, archive: tarfile.TarFile, path: Path) -> None:
-        super().__init__(str(path))
+        self.members = {info.name: info for info in archive if info.isreg() and not info.issparse()}
         self.archive = archive
-        plain = (info for info in archive if info.isreg() and not info.issparse())
-        self.members = {info.name: info for info in plain if _is_wanted(info.name)}
+        super().__init__(path, {name: info.size for name, info in self.members.items()})
 
-    @cached_property
-    def sizes(self) -> dict[str, int]:
-        """See `Files.sizes`."""
-        return {name: info.size for name, info in self.members.items()}
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
-        """See `Files.open`."""
+    def _stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
         member = self.archive.extractfile(self.members[name])
         assert member is not None  # it is a plain file
-        with member, tempfile.TemporaryFile() as file:
-            shutil.copyfileobj(member, file)
-            if file.tell() != self.sizes[name]:
-                raise FormatError(f"{self.where} is cut off inside {name!r}; copy or fetch it again")
-            file.seek(0)
-            yield file
+        return member
 
 
 def _is_wanted(name: str) -> bool:

@@ -14,14 +14,22 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from elmokit.checkpoint import Arrays, Checkpoint, read_json
 from elmokit.config import Config, parse_config
 from elmokit.errors import FormatError
 from elmokit.formats.files import Files
-from elmokit.formats.rules import Array, Rule, check, to_ours
+from elmokit.formats.rules import Rule, check, to_ours
 from elmokit.formats.torch_pickle import read_state_dict
+from elmokit.formats.torch_rules import (
+    biases,
+    both_transposed,
+    cell_names,
+    convolution_rules,
+    highway_rules,
+    kernels,
+    transposed,
+    with_kernels,
+)
 from elmokit.text import BEGIN_WORD, END_WORD, PAD
 
 _OPTIONS, _EMBEDDER, _ENCODER = "config.json", "token_embedder.pkl", "encoder.pkl"
@@ -64,7 +72,7 @@ def read(files: Files) -> Checkpoint:
     for name, lexicon in (("embedding", words), ("char_embed", characters)):
         if lexicon:  # one row for each symbol, in our order
             arrays[name] = arrays[name][list(lexicon.values())]
-    arrays |= _with_kernels(_read(files, top + _ENCODER, _encoder_rules(config)), config)
+    arrays |= with_kernels(_read(files, top + _ENCODER, _encoder_rules(config)))
     vocabulary, symbols = tuple(words) or None, tuple(characters) or None
     return Checkpoint(config, arrays, vocabulary, source="ELMoForManyLangs", characters=symbols)
 
@@ -221,7 +229,7 @@ def _table_rules(config: Config, n_words: int) -> list[Rule]:
     width = W + (cnn.n_filters if cnn else 0)
     return [
         *table,
-        Rule("projection.weight", ("projection.weight",), (P, width), _transposed),
+        Rule("projection.weight", ("projection.weight",), (P, width), transposed),
         Rule("projection.bias", ("projection.bias",), (P,)),
     ]
 
@@ -230,80 +238,31 @@ def _character_rules(config: Config) -> list[Rule]:
     cnn = config.char_cnn
     if cnn is None:
         return []
-    E, N = cnn.embedding.dim, cnn.n_filters
-    rules = [Rule("char_embed", ("char_emb_layer.embedding.weight",), (cnn.n_symbols, E))]
-    for i, (width, count) in enumerate(cnn.filters):
-        rules.append(Rule(f"cnn.{i}.weight", (f"convolutions.{i}.weight",), (count, E, width), _transposed))
-        rules.append(Rule(f"cnn.{i}.bias", (f"convolutions.{i}.bias",), (count,)))
-    for k in range(cnn.n_highway):
-        # Rows: the new value, then the gate of the old one; ours is the gate of the new one.
-        for array, shape in (("weight", (2 * N, N)), ("bias", (2 * N,))):
-            theirs = (f"highways._layers.{k}.{array}",)
-            rules.append(Rule(f"highway.{k}.transform.{array}", theirs, shape, lambda a: a[0][:N].T))
-            rules.append(Rule(f"highway.{k}.carry.{array}", theirs, shape, lambda a: -a[0][N:].T))
-    return rules
+    return [
+        Rule("char_embed", ("char_emb_layer.embedding.weight",), (cnn.n_symbols, cnn.embedding.dim)),
+        *convolution_rules(cnn, "convolutions.{}"),
+        *highway_rules(cnn, "highways._layers.{}"),
+    ]
 
 
 def _encoder_rules(config: Config) -> list[Rule]:
-    """Return the rules of the LSTM; a kernel comes in two parts, see `_with_kernels`."""
+    """Return the rules of the LSTM; a kernel comes in two parts, see `with_kernels`."""
     lstm, P, D = config.lstm, config.lstm.projection_dim, config.lstm.dim
     rules = []
     for k in range(lstm.n_layers):
-        names = _joined_names(k) if lstm.joined else _names(k)
-        rules.append(Rule(f"lstm.{k}.input", names["input"], (4 * D, lstm.input_dim(k)), _kernels))
-        rules.append(Rule(f"lstm.{k}.state", names["state"], (4 * D, lstm.state_dim), _kernels))
-        rules.append(Rule(f"lstm.{k}.bias", names["bias"], (4 * D,), _biases))
+        names = _joined_names(k) if lstm.joined else cell_names(k)
+        rules.append(Rule(f"lstm.{k}.input", names["input"], (4 * D, lstm.input_dim(k)), kernels))
+        rules.append(Rule(f"lstm.{k}.state", names["state"], (4 * D, lstm.state_dim), kernels))
+        rules.append(Rule(f"lstm.{k}.bias", names["bias"], (4 * D,), biases))
         if config.projects_cells:
-            rules.append(Rule(f"lstm.{k}.projection", names["projection"], (P, D), _both_transposed))
+            rules.append(Rule(f"lstm.{k}.projection", names["projection"], (P, D), both_transposed))
     if lstm.joined:
-        rules.append(Rule("output.weight", ("projection.weight",), (P, D), _transposed))
+        rules.append(Rule("output.weight", ("projection.weight",), (P, D), transposed))
         rules.append(Rule("output.bias", ("projection.bias",), (P,)))
     return rules
-
-
-def _names(layer: int) -> dict[str, tuple[str, ...]]:
-    theirs = {"input": "input_linearity.weight", "state": "state_linearity.weight", "bias": "state_linearity.bias"}
-    both = (f"forward_layer_{layer}", f"backward_layer_{layer}")
-    parts = {**theirs, "projection": "state_projection.weight"}
-    return {ours: tuple(f"{side}.{part}" for side in both) for ours, part in parts.items()}
 
 
 def _joined_names(layer: int) -> dict[str, tuple[str, ...]]:
     theirs = {"input": ["weight_ih"], "state": ["weight_hh"], "bias": ["bias_ih", "bias_hh"]}
     both = (f"l{layer}", f"l{layer}_reverse")
     return {ours: tuple(f"encoder.{part}_{side}" for part in parts for side in both) for ours, parts in theirs.items()}
-
-
-def _with_kernels(arrays: Arrays, config: Config) -> Arrays:
-    """Put the two parts of each kernel together."""
-    for k in range(config.lstm.n_layers):
-        parts = [arrays.pop(f"lstm.{k}.input"), arrays.pop(f"lstm.{k}.state")]
-        arrays[f"lstm.{k}.kernel"] = np.concatenate(parts, axis=1)
-    return arrays
-
-
-def _transposed(arrays: Sequence[Array]) -> Array:
-    return arrays[0].T
-
-
-def _both_transposed(arrays: Sequence[Array]) -> Array:
-    return np.stack([array.T for array in arrays])
-
-
-def _kernels(arrays: Sequence[Array]) -> Array:
-    return np.stack([_in_our_gates(array).T for array in arrays])
-
-
-def _biases(arrays: Sequence[Array]) -> Array:
-    """Return both directions' biases (Z, 4D), of which torch has two each; the forget bias of 1 is taken out."""
-    both = [sum(arrays[z + 2 :: 2], start=arrays[z]) for z in (0, 1)]
-    bias_ZG = np.stack([_in_our_gates(array) for array in both])
-    forget = np.zeros(4, np.float32)
-    forget[2] = 1
-    return bias_ZG - np.repeat(forget, bias_ZG.shape[1] // 4)
-
-
-def _in_our_gates(array: Array) -> Array:
-    """Put the gates i, f, g, o on the first axis in our order i, j, f, o; g and j are the same."""
-    i, f, g, o = np.split(array, 4)
-    return np.concatenate([i, g, f, o])

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from elmokit.checkpoint import Config
-from elmokit.formats.allennlp_archive import rules
-from elmokit.formats.rules import check, to_ours
+from elmokit.formats.allennlp_archive import network_arrays
 
 _NETWORK = "_elmo_lstm."  # what AllenNLP's `Elmo` calls the network, whose tensors alone are renamed
 
@@ -25,10 +24,8 @@ def rename(state: dict[str, Any], prefix: str, config: Config) -> None:
     theirs: dict[str, Tensor] = {
         _NETWORK + name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)
     }
-    theirs.pop(f"{_NETWORK}_word_embedding.weight", None)  # cached words, which the characters give too
-    table = rules(config)
-    check(table, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, where="the saved model")
-    for name, array in to_ours(table, lambda name: theirs[name].detach().cpu().numpy()).items():
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in theirs.items()}
+    for name, array in network_arrays(tensors, config, where="the saved model").items():
         state[prefix + _place(name)] = torch.from_numpy(np.ascontiguousarray(array))
 
 
