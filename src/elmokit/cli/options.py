@@ -1,0 +1,46 @@
+"""What several commands share: options, opening a model, notices."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+if TYPE_CHECKING:
+    from elmokit.checkpoint import Checkpoint
+    from elmokit.model import Elmo
+
+MODEL = "path, hub repository user/name, or published name"
+Model = Annotated[str | None, Option("--model", help=f"{MODEL}; without it the bundled English model")]
+Weights = Annotated[Path | None, Option(help="HDF5 file of weights; MODEL is then its options.json")]
+Head = Annotated[Path | None, Option("--softmax", help="HDF5 file of a softmax head that is kept apart")]
+HeadWords = Annotated[Path | None, Option("--vocabulary", help="words of that head, or of a model without characters")]
+Threads = Annotated[int | None, Option(min=1, max=1024, help="processor threads")]
+
+
+def read_model(name: str | None, *, weights: Path | None, softmax: Path | None, vocabulary: Path | None) -> Checkpoint:
+    from elmokit import formats
+    from elmokit.catalog import locate
+
+    path = formats.BUNDLED if name is None else locate(name)
+    return formats.read(path, weights=weights, softmax=softmax, vocabulary=vocabulary)
+
+
+def load_model(name: str | None, weights: Path | None, vocabulary: Path | None, threads: int | None) -> Elmo:
+    set_threads(threads)
+    from elmokit.model import load
+
+    return load(name, weights=weights, vocabulary=vocabulary)
+
+
+def set_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def notice(text: str) -> None:
+    print(text, file=sys.stderr)
