@@ -172,23 +172,24 @@ def read_log(path: Path) -> dict[str, Any]:
 def peer_heldout_by_elmokit(job: dict[str, Any]) -> dict[str, float]:
     """bilm-tf's trained weights, measured by the code that measures elmokit's."""
     from elmokit import formats
+    from elmokit.checkpoint import read_vocabulary
+    from elmokit.head import Softmax
     from elmokit.network import BiLM
-    from elmokit.text import read_sentences
-    from elmokit.train.corpus import encode
+    from elmokit.reading import read_sentences
+    from elmokit.train.corpus import Rows, corpus_of
     from elmokit.train.evaluate import perplexity
-    from elmokit.train.softmax import Softmax
-    from elmokit.train.vocabulary import count_words, load_vocabulary
+    from elmokit.train.vocabulary import SPECIALS
 
     folder = Path(job["out"]) / "bilm_tf"
     checkpoint = formats.read(folder)
     with np.load(folder / "softmax.npz") as head:
         softmax = Softmax(*head["W"].shape)
         softmax.weight.data, softmax.bias.data = torch.from_numpy(head["W"]), torch.from_numpy(head["b"])
-    vocabulary = load_vocabulary(job["vocabulary"], count_words(read_sentences(job["train"])))
-    heldout = list(read_sentences(job["heldout"]))
+    rows = Rows.of(read_vocabulary(job["vocabulary"]), SPECIALS)
     with tempfile.TemporaryDirectory() as scratch:
-        corpus = encode(heldout, vocabulary, count_words(heldout), checkpoint.speller(), Path(scratch))
-        result = perplexity(BiLM.from_arrays(checkpoint.config, checkpoint.arrays), softmax, corpus)
+        corpus = corpus_of(read_sentences(job["heldout"]), Path(scratch))
+        network = BiLM.from_arrays(checkpoint.config, checkpoint.arrays)
+        result = perplexity(network, softmax, corpus, rows, checkpoint.speller())
     return {"forward": result.forward, "backward": result.backward, "mean": result.mean}
 
 

@@ -7,12 +7,12 @@ import pytest
 
 import elmokit
 from elmokit import formats
+from elmokit.head import Softmax
 from elmokit.network import BiLM
-from elmokit.text import read_sentences
-from elmokit.train.corpus import encode
+from elmokit.reading import read_sentences
+from elmokit.train.corpus import Rows, corpus_of
 from elmokit.train.evaluate import perplexity
-from elmokit.train.softmax import Softmax
-from elmokit.train.vocabulary import count_words
+from elmokit.train.vocabulary import SPECIALS
 
 if not formats.BUNDLED.is_dir():
     pytest.skip("this checkout holds no bundled model; make train-bundled makes one", allow_module_level=True)
@@ -64,11 +64,10 @@ def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_pat
     """Exact perplexity on unseen text; the frequencies of these 50,000 words alone give over a thousand."""
     model = formats.read(formats.BUNDLED)
     text = shared_data / "lm" / "openstax" / "valid.txt.xz"
-    counts = count_words(read_sentences(text))
-    corpus = encode(read_sentences(text), model.vocabulary, counts, model.speller(), tmp_path)
-    head = Softmax.from_arrays(model.arrays)
-    found = perplexity(BiLM.from_arrays(model.config, model.arrays), head, corpus, max_places=4000)
-    targets = np.where(corpus.tokens < corpus.n_vocabulary, corpus.tokens, 2)
+    sentences, rows = list(read_sentences(text)), Rows.of(model.vocabulary, SPECIALS)
+    network, head = BiLM.from_arrays(model.config, model.arrays), Softmax.from_arrays(model.arrays)
+    found = perplexity(network, head, corpus_of(sentences, tmp_path), rows, model.speller(), max_places=4000)
+    targets = [rows.index.get(word, rows.unknown) for sentence in sentences for word in sentence]
     shares = np.exp(model.arrays["softmax.bias"]) / np.exp(model.arrays["softmax.bias"]).sum()
     unigram = math.exp(-np.log(shares[targets]).mean())
     assert found.mean < unigram / 2

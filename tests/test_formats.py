@@ -287,7 +287,7 @@ def test_a_model_without_characters(tmp_path):
     assert_same(checkpoint, read_native(tmp_path / "two"))
     for folder in (tmp_path / "one", tmp_path / "two"):
         (folder / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
-        assert "expected 5 words, as 'embedding' has rows, found 3" in refusal(folder)
+        assert "expected 5 words, as the word table has rows, found 3" in refusal(folder)
         (folder / "vocab.txt").unlink()
         with pytest.raises(FormatError, match="needs its vocabulary"):
             formats.read(folder).speller()

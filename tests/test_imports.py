@@ -16,8 +16,8 @@ import elmokit
 PACKAGE = Path(elmokit.__file__).parent
 
 # Each of these may import those before it (tier 0, then tier 1).
-TIER_0 = ["errors", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
-SPINE = [*TIER_0, "kernels", "mirror", "network", "padded", "model"]
+TIER_0 = ["errors", "reading", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
+SPINE = [*TIER_0, "kernels", "mirror", "network", "head", "padded", "model"]
 # Leaves: what else of the package each may import. No leaf imports another, but for the job that joins model and sink.
 LEAVES = {
     "sinks": TIER_0,
@@ -38,9 +38,9 @@ OWNERS = {
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
     "pydantic": {"config"},
-    "torch": {"formats", "kernels", "mirror", "network", "padded", "model", "job", "train", "compat", "cli"},
-    "pyarrow": {"sinks"},
-    "syntok": {"text"},
+    "torch": {"formats", "kernels", "mirror", "network", "head", "padded", "model", "job", "train", "compat", "cli"},
+    "pyarrow": {"sinks", "reading"},
+    "syntok": {"reading"},
     "tqdm": {"cli", "download", "job", "train"},
     "typer": {"cli"},
 }

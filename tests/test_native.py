@@ -92,7 +92,7 @@ def with_arrays(change):
         ),
         (with_arrays(lambda a: a.update({"warm.h": np.zeros((1, 2, 4), "f4")})), "array 'warm.c' is missing"),
         (with_arrays(lambda a: a.update({"embedding": np.ones((), "f4")})), "array 'embedding' () is not part"),
-        (lambda p: (p / "vocab.txt").write_text("a\n"), "expected 4 words, as 'softmax.bias' has rows, found 1"),
+        (lambda p: (p / "vocab.txt").write_text("a\n"), "expected 4 words, as the softmax head has rows, found 1"),
         (lambda p: (p / "vocab.txt").write_bytes(b"\xff\n"), "vocab.txt: expected a vocabulary in UTF-8"),
         (lambda p: (p / "config.json").write_text("{"), "config.json: expected JSON"),
         (lambda p: (p / "config.json").write_text("[]"), "config.json: expected a JSON object, found list"),

@@ -1,20 +1,16 @@
-"""Reading, tokenising, spelling and batching: any bytes, any Unicode, exactly as the old tools spell."""
+"""Spelling and batching: any bytes, any Unicode, exactly as the old tools spell."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import lzma
 import time
-from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from elmokit.errors import FormatError, TextError
+from elmokit.errors import FormatError
 from elmokit.text import (
     BEGIN_SENTENCE,
     END_SENTENCE,
@@ -25,142 +21,11 @@ from elmokit.text import (
     WordAndCharacterSpeller,
     make_batch,
     plan_batches,
-    read_lines,
-    read_sentences,
 )
 
 # st.text() leaves lone surrogates out; a Python string may hold them.
 any_word = st.text(st.characters(exclude_categories=()), max_size=80)
 any_sentence = st.lists(any_word, max_size=12)
-
-
-@pytest.fixture
-def written(tmp_path):
-    """A function from bytes to the path of a file that holds them."""
-
-    def write(content, name="text.txt"):
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    return write
-
-
-# ---------------------------------------------------------------- reading
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"a b\nc\n", [["a", "b"], ["c"]]),
-        (b"a b\r\nc\r\n", [["a", "b"], ["c"]]),
-        (b"a b\r\nc\n", [["a", "b"], ["c"]]),
-        (b"a b\nc", [["a", "b"], ["c"]]),
-        (b"\xef\xbb\xbfa b\nc\n", [["a", "b"], ["c"]]),
-        (b"\xef\xbb\xbf\nc\n", [[], ["c"]]),
-        (b"a\n\n \t \n\nb\n\n", [["a"], [], [], [], ["b"], []]),
-        (b"\n", [[]]),
-        (b"", []),
-        (b"  a \t b  \n", [["a", "b"]]),
-        (b"a\x00b \x00\n", [["a\x00b", "\x00"]]),
-        ("<S> \U0001f98a שלום עולם\n".encode(), [["<S>", "\U0001f98a", "שלום", "עולם"]]),
-        ("a\n\ufeffb\n".encode(), [["a"], ["\ufeffb"]]),
-    ],
-)
-def test_one_sentence_a_line(written, content, expected):
-    assert list(read_sentences(written(content))) == expected
-
-
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
-def test_only_line_feeds_end_lines(written, separator):
-    path = written(f"a{separator}b\nc\n".encode())
-    assert list(read_lines(path)) == [f"a{separator}b", "c"]
-    assert list(read_sentences(path)) == [["a", "b"], ["c"]]
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=1), max_size=5)))
-def test_what_is_written_is_read(tmp_path_factory, sentences):
-    path = tmp_path_factory.getbasetemp() / "written.txt"
-    path.write_text("".join(" ".join(sentence) + "\n" for sentence in sentences), "utf-8", newline="\n")
-    assert list(read_sentences(path)) == sentences
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"ok\nna\xefve\n", r"line 2, byte 3: expected UTF-8, found byte 0xef; .*iconv"),
-        (b"\xef\xbb\xbfab\xff\n", r"line 1, byte 6: expected UTF-8, found byte 0xff"),
-        ("naïve\n".encode("utf-16"), r"line 1, byte 1: expected UTF-8, found byte 0xff"),
-        (b"cut \xe5\x8c", r"line 1, byte 5: expected UTF-8, found byte 0xe5"),
-        (b"surrogate \xed\xa0\x80\n", r"line 1, byte 11: expected UTF-8, found byte 0xed"),
-    ],
-)
-def test_what_is_not_utf_8_is_named_by_line_and_byte(written, content, message):
-    path = written(content)
-    with pytest.raises(TextError, match=message) as caught:
-        list(read_sentences(path))
-    assert str(path) in str(caught.value)
-
-
-def test_sentences_before_a_bad_line_come_first(written):
-    sentences = read_sentences(written(b"a\nb\n\xff\n"))
-    assert list(islice(sentences, 2)) == [["a"], ["b"]]
-    with pytest.raises(TextError):
-        next(sentences)
-
-
-@pytest.mark.parametrize(("compress", "name"), [(gzip.compress, "text.gz"), (lzma.compress, "text.xz")])
-def test_compressed_texts(written, compress, name):
-    content = compress(b"a b\n" * 50_000)
-    assert list(read_sentences(written(content, name))) == [["a", "b"]] * 50_000
-    truncated, changed = content[:-20], content[:60] + bytes(200) + content[60:]
-    for broken in (truncated, changed, b"not compressed\n"):
-        with pytest.raises(TextError, match=r"text\..z cannot be read \(.+\); check the file"):
-            list(read_sentences(written(broken, name)))
-
-
-def test_a_directory_and_a_missing_file(tmp_path):
-    with pytest.raises(TextError, match="is a directory, expected a text file"):
-        list(read_sentences(tmp_path))
-    with pytest.raises(TextError, match=r"absent\.txt cannot be read \(No such file or directory\)"):
-        list(read_sentences(tmp_path / "absent.txt"))
-
-
-def test_standard_input(monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffé b\n\nc".encode()), "ascii"))
-    assert list(read_sentences("-")) == [["é", "b"], [], ["c"]]
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff")))
-    with pytest.raises(TextError, match="standard input, line 2, byte 1"):
-        list(read_sentences("-"))
-
-
-# ---------------------------------------------------------------- raw text
-
-
-def test_raw_text_is_split_into_sentences_and_tokens(written):
-    content = "The cat sat. It didn't purr (twice)!\n\n  \nשלום עולם\n".encode()
-    assert list(read_sentences(written(content), tokenize=True)) == [
-        ["The", "cat", "sat", "."],
-        ["It", "did", "n't", "purr", "(", "twice", ")", "!"],
-        ["שלום", "עולם"],
-    ]
-
-
-def test_raw_text_of_strange_characters(written):
-    content = b"a\x00b <S> \x00 \xe2\x80\x8b\n" + "\U0001f98a\u2028x\n".encode() + b"x" * 100_000
-    sentences = list(read_sentences(written(content), tokenize=True))
-    assert sentences[0] == ["a\x00b", "<", "S", ">", "\x00"]
-    assert sentences[1:] == [["\U0001f98a", "x"], ["x" * 100_000]]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.text(st.characters(exclude_categories=["Cs"])) | st.text(" ab.'-_\u200b\xad\n"))
-def test_raw_text_gives_no_empty_token_or_sentence(tmp_path_factory, text):
-    path = tmp_path_factory.getbasetemp() / "raw.txt"
-    path.write_bytes(text.encode())
-    for sentence in read_sentences(path, tokenize=True):
-        assert sentence
-        assert all(sentence)
 
 
 # ---------------------------------------------------------------- spelling

@@ -310,7 +310,7 @@ def test_a_table_that_has_other_rows_than_the_head():
     model = make_word_checkpoint(make_config(dim=6).lstm, WORDS)
     head = {"lm/softmax/W": np.zeros((5, 4), np.float32), "lm/softmax/b": np.zeros(5, np.float32)}
     contents = {**contents_of(model, tables=head), "vocab.txt": b"1\n2\n3\n4\n5\n"}
-    assert "expected 6 words, as 'embedding' has rows, found 5" in refusal(contents, bilm_tf)
+    assert "expected 6 words, as the word table has rows, found 5" in refusal(contents, bilm_tf)
 
 
 # ---------------------------------------------------------------- variables

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,21 +19,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from conftest import make_config
+from conftest import make_checkpoint, make_config
 from elmokit.checkpoint import read_native
 from elmokit.errors import FormatError, MismatchError, OutputError, TextError, TrainingError
+from elmokit.head import Softmax
 from elmokit.model import Elmo, load
 from elmokit.text import Utf8Speller
 from elmokit.train import run
-from elmokit.train.corpus import encode
+from elmokit.train.corpus import Block, CorpusWriter, Rows, add_sentences, corpus_of, stretch_of
 from elmokit.train.evaluate import perplexity
-from elmokit.train.initial import initial_arrays, unigram_head
+from elmokit.train.initial import initial_head
 from elmokit.train.recipe import PRESETS, Recipe
-from elmokit.train.softmax import Softmax, draw_log_uniform, log_expected
-from elmokit.train.streams import BEGIN, END, NO_TARGET, UNK, Streams
-from elmokit.train.vocabulary import build_vocabulary, count_words, load_vocabulary
+from elmokit.train.settings import Settings
+from elmokit.train.softmax import draw_log_uniform, full_loss, log_expected, sampled_loss
+from elmokit.train.streams import NO_TARGET, Packed, Streams
+from elmokit.train.vocabulary import SPECIALS, build_vocabulary, load_vocabulary
 
-RECIPE = Recipe(batch_size=4, unroll=6, epochs=3.0, samples=0, warmup=5)
+RECIPE = Recipe(batch_size=4, unroll=6, epochs=3.0, softmax="full", warmup=5)
+BEGIN, END, UNK = range(3)
 
 
 def make_text(sentences, *, seed=0):
@@ -56,13 +60,19 @@ def text(tmp_path):
 def make_settings(text, **changes):
     recipe = replace(RECIPE, **changes.pop("recipe", {}))
     values = {"texts": [str(text)], "config": make_config(), "recipe": recipe, "min_count": 1, "evaluate_every": 20}
-    return run.Settings(**{**values, "save_every": 7, **changes})
+    return Settings(**{**values, "save_every": 7, "processes": 1, **changes})
 
 
-def make_corpus(sentences, folder, vocabulary=None):
-    counts = count_words(sentences)
-    vocabulary = vocabulary or build_vocabulary(counts, min_count=1, max_words=None)
-    return encode(sentences, vocabulary, counts, Utf8Speller(20), folder), vocabulary
+def vocabulary_of(sentences):
+    counts = Counter(word for sentence in sentences for word in sentence)
+    return build_vocabulary(counts, min_count=1, max_words=None)
+
+
+def make_stretch(sentences, vocabulary=None):
+    """Sentences in memory, and the words that are predicted."""
+    vocabulary = vocabulary or vocabulary_of(sentences)
+    block = Block.of(sentence for sentence in sentences if sentence)
+    return stretch_of([block], Rows.of(vocabulary, SPECIALS), Utf8Speller(20)), vocabulary
 
 
 # ---------------------------------------------------------------- vocabulary
@@ -101,17 +111,17 @@ def test_a_vocabulary_that_the_sampler_cannot_use_is_refused(tmp_path, lines, me
     unroll=st.integers(1, 6),
     seed=st.integers(0, 5),
 )
-def test_windows_read_every_sentence_in_both_directions(tmp_path_factory, lengths, rows, unroll, seed):
+def test_windows_read_every_sentence_in_both_directions(lengths, rows, unroll, seed):
     """Put back together, rows are whole sentences, forward and mirrored, targets shifted; none lost or doubled."""
     numbers = itertools.count()
     sentences = [[f"w{next(numbers)}" for _ in range(n)] for n in lengths]
     if not any(sentences):
         return
-    corpus, vocabulary = make_corpus(sentences, tmp_path_factory.mktemp("corpus"))
-    streams = Streams(corpus, rows=rows, unroll=unroll, seed=seed)
-    windows = list(streams.all_windows())
-    assert sum(w.n_places for w in windows) == corpus.n_places
-    read, predicted = spelled_out(windows, corpus, vocabulary)
+    stretch, vocabulary = make_stretch(sentences)
+    packed = Packed(stretch, rows=rows, unroll=unroll, generator=np.random.default_rng(seed))
+    windows = list(packed.all_windows())
+    assert sum(w.n_places for w in windows) == stretch.n_places
+    read, predicted = spelled_out(windows, stretch, vocabulary)
     for z, (first, last) in enumerate([("<S>", "</S>"), ("</S>", "<S>")]):
         found = []
         for b in range(rows):
@@ -127,16 +137,15 @@ def test_windows_read_every_sentence_in_both_directions(tmp_path_factory, length
 
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(st.integers(1, 7), min_size=3, max_size=12), rows=st.integers(1, 3), unroll=st.integers(1, 4))
-def test_training_windows_begin_at_sentences_and_run_on(tmp_path_factory, lengths, rows, unroll):
+def test_training_windows_begin_at_sentences_and_run_on(lengths, rows, unroll):
     numbers = itertools.count()
     sentences = [[f"w{next(numbers)}" for _ in range(n)] for n in lengths]
-    corpus, vocabulary = make_corpus(sentences, tmp_path_factory.mktemp("corpus"))
-    streams = Streams(corpus, rows=rows, unroll=unroll, seed=1)
-    windows = [streams.window(0, step) for step in range(streams.steps)]
-    assert sum(w.n_places for w in windows) == streams.steps * rows * unroll
-    assert corpus.n_places - sum(w.n_places for w in windows) < rows * (unroll + 1)
+    stretch, vocabulary = make_stretch(sentences)
+    packed = Packed(stretch, rows=rows, unroll=unroll, generator=np.random.default_rng(1))
+    windows = [packed.window(step) for step in range(stretch.n_places // rows // unroll)]
+    assert all(w.n_places == rows * unroll for w in windows)
     if windows:
-        read, predicted = spelled_out(windows, corpus, vocabulary)
+        read, predicted = spelled_out(windows, stretch, vocabulary)
         assert read[0].tolist() == [["<S>"] * rows, ["</S>"] * rows]
         after = {"</S>": "<S>", "<S>": "</S>"}
         for row in range(rows):
@@ -145,9 +154,9 @@ def test_training_windows_begin_at_sentences_and_run_on(tmp_path_factory, length
                     assert word == after.get(target, target)
 
 
-def spelled_out(windows, corpus, vocabulary):
+def spelled_out(windows, stretch, vocabulary):
     """The words read and those predicted, (places, Z, rows), None where nothing is predicted."""
-    spelling = {tuple(chars): word for chars, word in zip(corpus.chars, vocabulary, strict=True)}
+    spelling = {tuple(chars): vocabulary[row] for chars, row in zip(stretch.chars, stretch.rows, strict=True)}
     chars = np.concatenate([w.chars_UC[w.words_TZB] for w in windows])
     targets = np.concatenate([w.targets_TZB for w in windows])
     read = [spelling[tuple(place)] for place in chars.reshape(-1, chars.shape[-1])]
@@ -155,26 +164,71 @@ def spelled_out(windows, corpus, vocabulary):
     return (np.array(words, object).reshape(targets.shape) for words in (read, predicted))
 
 
-def test_words_outside_the_vocabulary_are_spelled_but_predicted_as_unknown(tmp_path):
-    sentences = [["known", "strange"]] * 3
-    corpus, _ = make_corpus(sentences, tmp_path, ("<S>", "</S>", "<UNK>", "known"))
-    window = next(Streams(corpus, rows=1, unroll=3, seed=None).all_windows())
+def test_words_outside_the_vocabulary_are_spelled_but_predicted_as_unknown():
+    stretch, _ = make_stretch([["known", "strange"]] * 3, (*SPECIALS, "known"))
+    window = next(Packed(stretch, rows=1, unroll=3).all_windows())
     assert window.targets_TZB[:, 0, 0].tolist() == [3, UNK, END]
     assert window.targets_TZB[:, 1, 0].tolist() == [UNK, 3, BEGIN]
     strange = Utf8Speller(20).spell(["strange"])[0]
     np.testing.assert_array_equal(window.chars_UC[window.words_TZB[2, 0, 0]], strange)
 
 
+def write_blocks(folder, sentences, *, per_block):
+    """A corpus of blocks of so many sentences."""
+    writer = CorpusWriter(folder)
+    for start in range(0, len(sentences), per_block):
+        add_sentences(writer, sentences[start : start + per_block])
+    return writer.close()
+
+
+def make_streams(corpus, vocabulary, **options):
+    return Streams(corpus, Rows.of(vocabulary, SPECIALS), Utf8Speller(20), **{"rows": 2, "unroll": 10, **options})
+
+
 def test_every_epoch_has_its_own_order_and_the_same_seed_the_same(tmp_path):
     sentences = [[f"w{i}"] for i in range(50)]
-    corpus, _ = make_corpus(sentences, tmp_path)
+    corpus = corpus_of(sentences, tmp_path)
 
-    def targets(seed, epoch):
-        return Streams(corpus, rows=2, unroll=10, seed=seed).window(epoch, 0).targets_TZB.tolist()
+    def targets(seed, step):
+        return make_streams(corpus, vocabulary_of(sentences), seed=seed).window(step).targets_TZB.tolist()
 
+    steps = make_streams(corpus, vocabulary_of(sentences), seed=1).total_steps(1)
     assert targets(1, 0) == targets(1, 0)
-    assert targets(1, 0) != targets(1, 1)
+    assert targets(1, 0) != targets(1, steps)
     assert targets(1, 0) != targets(2, 0)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_an_epoch_reads_all_blocks_a_stretch_at_a_time(tmp_path, seed):
+    """With more blocks than a stretch holds every word is still read once an epoch, but for ends of stretches."""
+    sentences = [[f"w{i}", "x"] for i in range(420)]
+    corpus, vocabulary = write_blocks(tmp_path, sentences, per_block=10), vocabulary_of(sentences)
+    assert len(corpus.places) == 42
+    streams = make_streams(corpus, vocabulary, seed=seed, rows=3, unroll=6)
+    steps = streams.total_steps(2)
+    assert steps == 2 * streams.total_steps(1)
+    words = Counter(
+        vocabulary[row] for step in range(steps) for row in streams.window(step).targets_TZB[:, 0].flat if row > UNK
+    )
+    read = [words[f"w{i}"] for i in range(420)]
+    assert sum(n == 2 for n in read) > 380
+    assert max(read) <= 3
+    assert streams.epochs_at(streams.total_steps(1)) == 1.0
+    whole = list(streams.all_windows())
+    assert sum(w.n_places for w in whole) == corpus.n_places
+
+
+@settings(max_examples=20, deadline=None)
+@given(step=st.integers(0, 30), cut=st.integers(1, 5))
+def test_the_rows_of_a_window_may_be_shared_out(tmp_path_factory, step, cut):
+    sentences = [[f"w{i}", f"v{i % 7}"] for i in range(200)]
+    corpus, vocabulary = write_blocks(tmp_path_factory.mktemp("c"), sentences, per_block=9), vocabulary_of(sentences)
+    streams = make_streams(corpus, vocabulary, seed=3, rows=6, unroll=4)
+    step %= streams.total_steps(1)
+    whole, parts = streams.window(step), [streams.window(step, part) for part in (slice(0, cut), slice(cut, 6))]
+    np.testing.assert_array_equal(whole.targets_TZB, np.concatenate([p.targets_TZB for p in parts], axis=2))
+    spelled = [w.chars_UC[w.words_TZB] for w in (whole, *parts)]
+    np.testing.assert_array_equal(spelled[0], np.concatenate(spelled[1:], axis=2))
 
 
 # ---------------------------------------------------------------- softmax
@@ -193,7 +247,7 @@ def test_full_loss_and_log_probabilities_are_the_softmax():
     head, x, targets = make_softmax(7, 3), torch.randn(5, 3), torch.tensor([0, 6, 3, 3, 1])
     exact = torch.log_softmax(x @ head.weight.T + head.bias, 1)[range(5), targets]
     torch.testing.assert_close(head.log_probabilities(x, targets), exact)
-    torch.testing.assert_close(head.full_loss(x, targets), -exact.mean())
+    torch.testing.assert_close(full_loss(head, x, targets), -exact.mean())
 
 
 def test_log_uniform_draws_are_distinct_and_as_likely_as_stated():
@@ -215,14 +269,17 @@ def test_sampled_loss_draws_towards_the_full_loss():
     head, x = make_softmax(60, 4), torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
     targets = torch.arange(50)
     generator = torch.Generator().manual_seed(2)
-    full = head.full_loss(x, targets)
-    sampled = torch.stack([head.sampled_loss(x, targets, samples=58, generator=generator) for _ in range(20)]).mean()
+    full = full_loss(head, x, targets)
+    sampled = torch.stack([sampled_loss(head, x, targets, samples=58, generator=generator) for _ in range(20)]).mean()
     assert abs(full - sampled).item() < 0.05 * full.item()
 
 
-def test_small_vocabularies_get_the_full_softmax():
-    assert Recipe(samples=8192).with_samples_for(10_000).samples == 0
-    assert Recipe(samples=8192).with_samples_for(50_000).samples == 8192
+def test_the_softmax_that_suits_a_vocabulary():
+    assert Recipe(samples=8192).decided_for(10_000).softmax == "full"
+    assert Recipe(samples=8192).decided_for(50_000).softmax == "sampled"
+    assert Recipe(softmax="adaptive").decided_for(50).softmax == "adaptive"
+    with pytest.raises(MismatchError, match="8,192 negatives do not save work"):
+        Recipe(softmax="sampled").decided_for(10_000)
 
 
 # ---------------------------------------------------------------- perplexity
@@ -232,13 +289,13 @@ def test_perplexity_is_that_of_the_reference(tmp_path):
     """Against NumPy: the state runs on from sentence to sentence, each direction reads its own stream."""
     config = make_config()
     sentences = [line.split() for line in make_text(30).splitlines()]
-    corpus, vocabulary = make_corpus(sentences, tmp_path)
-    arrays = initial_arrays(config, seed=3, n_words=len(vocabulary))
+    corpus, vocabulary = corpus_of(sentences, tmp_path), vocabulary_of(sentences)
+    arrays = make_checkpoint(config, seed=3, vocabulary=vocabulary).arrays
     elmo_arrays = {name: a.astype(np.float64) for name, a in arrays.items()}
     head = Softmax.from_arrays(arrays)
     from elmokit.network import BiLM
 
-    found = perplexity(BiLM.from_arrays(config, arrays), head, corpus)
+    found = perplexity(BiLM.from_arrays(config, arrays), head, corpus, Rows.of(vocabulary, SPECIALS), Utf8Speller(20))
     assert found.places == corpus.n_places
     losses = [_reference_loss(z, sentences, vocabulary, config, elmo_arrays) for z in (0, 1)]
     np.testing.assert_allclose([found.forward, found.backward], np.exp(losses), rtol=1e-5)
@@ -287,12 +344,12 @@ def test_both_optimisers_learn_with_sampled_negatives(text, tmp_path, optimizer)
     assert summary.perplexity < 5
 
 
-def test_the_head_starts_from_word_frequencies(tmp_path):
-    corpus, vocabulary = make_corpus([["a", "a", "b"], ["a"]], tmp_path, ("<S>", "</S>", "<UNK>", "a"))
-    head = unigram_head(corpus.target_counts(), 4)
-    shares = np.exp(head["softmax.bias"])
-    np.testing.assert_allclose(shares, np.array([2.5, 2.5, 2.5, 6.5]) / 14.0, rtol=1e-6)
-    assert len(vocabulary) == 4
+def test_the_head_starts_from_word_frequencies():
+    rows = Rows.of((*SPECIALS, "a"), SPECIALS)
+    counts = rows.target_counts(Counter({"a": 3, "b": 1}), 2)
+    assert counts.tolist() == [2, 2, 2, 6]
+    head = initial_head(Recipe(softmax="full"), counts, 4)
+    np.testing.assert_allclose(np.exp(head["softmax.bias"]), np.array([2.5, 2.5, 2.5, 6.5]) / 14.0, rtol=1e-6)
     assert not head["softmax.weight"].any()
 
 
@@ -383,19 +440,24 @@ def test_a_run_is_not_started_over_another(text, tmp_path):
         run.train(settings, tmp_path / "full", progress=False)
 
 
-def test_a_changed_text_is_not_continued(text, tmp_path):
-    out = tmp_path / "model"
-    run.train(make_settings(text, recipe={"epochs": 0.1}), out, progress=False)
-    text.write_text(make_text(600, seed=1))
-    with pytest.raises(MismatchError, match="have changed"):
+def test_a_run_goes_on_without_its_text(text, tmp_path):
+    """Its text is in OUT/training as numbers; without that it says so."""
+    settings, whole, out = make_settings(text), tmp_path / "whole", tmp_path / "model"
+    run.train(settings, whole, progress=False)
+    assert not _train_until(settings, out, stop_after=9).finished
+    text.unlink()
+    run.resume(out, progress=False)
+    assert (whole / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    shutil.rmtree(out / "training" / "corpus")
+    with pytest.raises(MismatchError, match="is gone, which held the text"):
         run.resume(out, progress=False)
 
 
 def test_too_little_text_is_refused_and_leaves_nothing(tmp_path):
     text = tmp_path / "text.txt"
     for content, message in [
-        ("", "no word"),
-        ("a b .\n" * 3, "fewer than 100 sentences, of which every 100th is held out"),
+        ("", "no sentence"),
+        ("a b .\n" * 3, "one in 100 should be held out and none was"),
         (make_text(150), "too short"),
     ]:
         text.write_text(content)

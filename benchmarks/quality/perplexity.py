@@ -17,12 +17,11 @@ from pathlib import Path
 
 from elmokit import formats
 from elmokit.checkpoint import Checkpoint
+from elmokit.head import read_head
 from elmokit.network import BiLM
-from elmokit.text import read_sentences
-from elmokit.train.corpus import UNK, Corpus, encode
+from elmokit.reading import read_sentences
+from elmokit.train.corpus import Rows, corpus_of
 from elmokit.train.evaluate import perplexity
-from elmokit.train.softmax import Softmax
-from elmokit.train.vocabulary import count_words
 
 
 def main() -> None:
@@ -51,11 +50,11 @@ def measure(model: Checkpoint, text: Path, places: int) -> dict[str, float]:
     """Return the figures of one text."""
     vocabulary = model.vocabulary or ()
     with tempfile.TemporaryDirectory() as folder:
-        counts = count_words(read_sentences(text))
-        corpus = encode(read_sentences(text), vocabulary, counts, model.speller(), Path(folder))
-        network = BiLM.from_arrays(model.config, model.arrays)
-        found = perplexity(network, Softmax.from_arrays(model.arrays), corpus, max_places=places or None)
-        unknown = unknown_share(corpus)
+        corpus, rows = corpus_of(read_sentences(text), Path(folder)), Rows.of(vocabulary, model.config.sentence_marks)
+        network, head = BiLM.from_arrays(model.config, model.arrays), read_head(model.arrays)
+        found = perplexity(network, head, corpus, rows, model.speller(), max_places=places or None)
+    words = [word for sentence in read_sentences(text) for word in sentence]
+    unknown = sum(rows.index.get(word, rows.unknown) == rows.unknown for word in words) / len(words)
     return {
         "forward": round(found.forward, 2),
         "backward": round(found.backward, 2),
@@ -63,11 +62,6 @@ def measure(model: Checkpoint, text: Path, places: int) -> dict[str, float]:
         "places": found.places,
         "unknown_percent": round(100 * unknown, 2),
     }
-
-
-def unknown_share(corpus: Corpus) -> float:
-    """Return the share of tokens that are predicted as <UNK>."""
-    return float(((corpus.tokens >= corpus.n_vocabulary) | (corpus.tokens == UNK)).mean())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ in all, W width of the word table, P projection, D cells, V words:
     lstm.{l}.bias               (Z, 4D)       the forget bias of 1 is not in it
     lstm.{l}.projection         (Z, D, P)     absent when D == P
     softmax.weight, softmax.bias (V, P), (V,) only where the language-model head is kept
+    softmax.head.weight, .bias  (F + K, P), (F + K,)  instead, an adaptive head of F frequent words and K clusters
+    softmax.tail.{k}.down, .out, .bias (P_k, P), (n_k, P_k), (n_k,)  and of the n_k words of each cluster
     warm.h, warm.c              (L, Z, P), (L, Z, D)   the stored warmed state, where there is one
     mix.weights, mix.gamma      (K, L + 1), (K,)  K trained mixes of the layers (weights before their softmax), likewise
 
@@ -24,7 +26,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,22 +104,55 @@ def check_arrays(shapes: Mapping[str, Shape], config: Config, *, where: str) -> 
 def _further_shapes(shapes: Mapping[str, Shape], config: Config) -> dict[str, Shape]:
     """Shapes of the word table, softmax head, warmed state and mixes: each is whole where any of it is there."""
     L, P, D, H = config.lstm.n_layers, config.lstm.projection_dim, config.lstm.dim, config.lstm.state_dim
-    V_table, V_head, K = (next(iter(shapes.get(name, ())), 0) for name in ("embedding", "softmax.bias", "mix.gamma"))
+    V_table, K = (next(iter(shapes.get(name, ())), 0) for name in ("embedding", "mix.gamma"))
     table: dict[str, Shape] = {"embedding": (V_table, config.word_dim)} if config.word_dim else {}
-    head: dict[str, Shape] = {"softmax.weight": (V_head, P), "softmax.bias": (V_head,)}
+    head = _head_shapes(shapes, P)
     state: dict[str, Shape] = {"warm.h": (L, 2, H), "warm.c": (L, 2, D)}
     mixes: dict[str, Shape] = {"mix.weights": (K, config.n_layers), "mix.gamma": (K,)}
     present = [part for part in (head, state, mixes) if part.keys() & shapes.keys()]
     return table | {name: shape for part in present for name, shape in part.items()}
 
 
+def _head_shapes(shapes: Mapping[str, Shape], P: int) -> dict[str, Shape]:
+    """Shapes of a softmax head of either kind; how many words it has only the file knows."""
+
+    def size(name: str, axis: int = 0) -> int:
+        return dict(enumerate(shapes.get(name, ()))).get(axis, 0)
+
+    if not any(name.startswith(("softmax.head.", "softmax.tail.")) for name in shapes):
+        return {"softmax.weight": (size("softmax.bias"), P), "softmax.bias": (size("softmax.bias"),)}
+    n = size("softmax.head.bias")
+    found: dict[str, Shape] = {"softmax.head.weight": (n, P), "softmax.head.bias": (n,)}
+    for k in range(count_tails(shapes)):
+        words, width = size(f"softmax.tail.{k}.out"), size(f"softmax.tail.{k}.out", 1)
+        found |= {f"softmax.tail.{k}.down": (width, P), f"softmax.tail.{k}.out": (words, width)}
+        found[f"softmax.tail.{k}.bias"] = (words,)
+    return found
+
+
+def count_tails(names: Container[str]) -> int:
+    """Return how many clusters the arrays of an adaptive head have."""
+    k = 0
+    while f"softmax.tail.{k}.out" in names:
+        k += 1
+    return k
+
+
+def head_words(arrays: Arrays) -> int:
+    """Return how many words the softmax head among these arrays predicts, 0 where there is none."""
+    if "softmax.bias" in arrays:
+        return len(arrays["softmax.bias"])
+    if "softmax.head.bias" not in arrays:
+        return 0
+    tails = count_tails(arrays)
+    return len(arrays["softmax.head.bias"]) - tails + sum(len(arrays[f"softmax.tail.{k}.bias"]) for k in range(tails))
+
+
 def check_vocabulary(words: tuple[str, ...] | None, arrays: Arrays, *, where: str) -> None:
     """Raise `FormatError` unless `words`, if there are any, are one for each row of the word table and of the head."""
-    for name in ("embedding", "softmax.bias"):
-        if words is not None and name in arrays and len(arrays[name]) != len(words):
-            raise FormatError(
-                f"{where}: expected {len(arrays[name]):,} words, as {name!r} has rows, found {len(words):,}"
-            )
+    for name, rows in (("word table", len(arrays.get("embedding", ()))), ("softmax head", head_words(arrays))):
+        if words is not None and rows and rows != len(words):
+            raise FormatError(f"{where}: expected {rows:,} words, as the {name} has rows, found {len(words):,}")
 
 
 def check_characters(characters: tuple[str, ...] | None, config: Config, *, where: str) -> None:

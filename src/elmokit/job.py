@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
 from tqdm import tqdm
 
 from elmokit.errors import MismatchError, OutputError, TextError
+from elmokit.reading import read_sentences
 from elmokit.sinks.partial import Partial, Progress
 from elmokit.sinks.spec import Array, SentenceKeys, Spec
-from elmokit.text import read_sentences
 
 if TYPE_CHECKING:
     from elmokit.model import Carry, Layers, Pool

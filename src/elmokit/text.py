@@ -1,25 +1,19 @@
-"""Text: read it, split it into sentences of tokens, spell words as ids, put sentences into batches.
+"""Text: spell words as ids, put sentences into batches.
 
 Axes: U distinct words of a batch, B sentences, T places, C symbols of a word.
 """
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError, TextError
+from elmokit.errors import FormatError
 
 BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 
@@ -33,67 +27,6 @@ BEGIN_WORD, END_WORD, PAD = "<bow>", "<eow>", "<pad>"
 Ids = NDArray[np.integer]
 Symbols: TypeAlias = Sequence[int] | NDArray[np.uint8]
 Chars = TypeVar("Chars", bound=Ids)
-
-
-# ---------------------------------------------------------------- reading
-
-
-def read_sentences(path: str | Path, *, tokenize: bool = False) -> Iterator[list[str]]:
-    """Yield the sentences of a UTF-8 text file, or of standard input for "-", as lists of tokens.
-
-    One sentence a line, tokens parted by white space; an empty line is an empty list, so that the n-th item is always
-    line n. With `tokenize` the lines are raw text, a paragraph each: each is split into sentences and tokens
-    (syntok), and blank lines give nothing; a sentence does not go on in the next line. Raises `TextError` naming file
-    and line for what cannot be read.
-    """
-    lines = read_lines(path)
-    return _segment(lines) if tokenize else (line.split() for line in lines)
-
-
-def read_lines(path: str | Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, or standard input for "-", without line ends (LF or CRLF; no other breaks)."""
-    with _open_binary(path) as stream:
-        for number, raw in enumerate(stream, start=1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            try:
-                yield line.rstrip(b"\r\n").decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = len(raw) - len(line) + error.start + 1
-                raise TextError(
-                    f"{_name(path)}, line {number}, byte {byte}: expected UTF-8, found byte 0x{raw[byte - 1]:02x}; "
-                    "convert the text first, e.g. with  iconv -t utf-8"
-                ) from None
-
-
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-
-
-@contextmanager
-def _open_binary(path: str | Path) -> Iterator[BinaryIO]:
-    opener = _OPENERS.get(Path(path).suffix, open)
-    try:
-        with nullcontext(sys.stdin.buffer) if str(path) == "-" else opener(path, "rb") as stream:
-            yield stream
-    except IsADirectoryError:
-        raise TextError(f"{_name(path)} is a directory, expected a text file; name the files inside it") from None
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TextError(f"{_name(path)} cannot be read ({reason}); check the file") from None
-
-
-def _name(path: str | Path) -> str:
-    return "standard input" if str(path) == "-" else str(path)
-
-
-def _segment(lines: Iterable[str]) -> Iterator[list[str]]:
-    from syntok import segmenter  # loaded only for raw text: it costs 0.1 s
-
-    for line in lines:
-        for paragraph in segmenter.analyze(line):
-            for sentence in paragraph:
-                # White space of no width at the end of a line is an empty token to syntok.
-                if tokens := [token.value for token in sentence if token.value]:
-                    yield tokens
 
 
 # ---------------------------------------------------------------- spelling

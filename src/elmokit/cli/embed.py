@@ -90,6 +90,6 @@ def _mix(elmo: Elmo) -> list[float]:
 
 
 def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool) -> Elmo:
-    from elmokit.text import read_sentences
+    from elmokit.reading import read_sentences
 
     return model.warm(read_sentences(warm_up, tokenize=tokenize)) if warm_up else model

@@ -117,7 +117,9 @@ def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None
 
 def _dropped(before: Checkpoint, after: Checkpoint) -> list[str]:
     """Name what the model held before its words were cached and has not now."""
-    head = "softmax.bias" in before.arrays and "softmax.bias" not in after.arrays
+    from elmokit.checkpoint import head_words
+
+    head = bool(head_words(before.arrays)) and not head_words(after.arrays)
     return ["the softmax head"] * head + ["the model card"] * (bool(before.card) and not after.card)
 
 
@@ -137,6 +139,8 @@ def _can_spell(source: Checkpoint) -> bool:
 
 
 def _facts(source: Checkpoint) -> dict[str, Any]:
+    from elmokit.checkpoint import head_words
+
     lstm, cnn = source.config.lstm, source.config.char_cnn
     words = [f"{cnn.spelling}, {cnn.max_characters_per_token} symbols a word"] if cnn else []
     encoder = [f"{cnn.n_filters} filters ({cnn.activation}), {cnn.n_highway} highway layers"] if cnn else []
@@ -144,7 +148,7 @@ def _facts(source: Checkpoint) -> dict[str, Any]:
     can = ["embed"] * _can_spell(source) + ["convert"]
     if "warm.h" in source.arrays:
         can.append("embed --state warm")
-    head = source.arrays.get("softmax.bias")
+    n_head, adaptive = head_words(source.arrays), "softmax.head.bias" in source.arrays
     return {
         "format": source.source,
         "words": " and ".join([*words, "a vocabulary"] if source.config.word_dim else words),
@@ -153,6 +157,6 @@ def _facts(source: Checkpoint) -> dict[str, Any]:
         f"{'with' if lstm.use_skip_connections else 'no'} skip connections",
         "vectors": f"{source.config.n_layers} layers of width {source.config.dim}",
         "parameters": f"{source.n_parameters:,} ({source.n_parameters * 4 / 1e6:.1f} MB as float32)",
-        "head": f"softmax over {len(head):,} words" if head is not None else "none",
+        "head": f"{'adaptive softmax' if adaptive else 'softmax'} over {n_head:,} words" if n_head else "none",
         "can": can,
     }

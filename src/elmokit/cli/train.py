@@ -8,20 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from elmokit.cli.options import Threads, notice, set_threads
+from elmokit.cli.options import MODEL, Threads, Weights, notice, read_model, set_threads
 
 if TYPE_CHECKING:
-    from elmokit.checkpoint import Config
+    from elmokit.checkpoint import Checkpoint, Config
 
 
 def train(
     context: typer.Context,
     out: Annotated[Path, Option("--out", help="folder of the new model; the run's own files are in OUT/training")],
     texts: Annotated[
-        list[str] | None, Argument(metavar="TEXT...", help="tokenised text, one sentence a line; .gz and .xz too")
+        list[str] | None,
+        Argument(metavar="TEXT...", help="one tokenised sentence a line; files, folders, patterns, '-'; .gz .xz .zst"),
     ] = None,
+    unit: Annotated[
+        Literal["bytes", "characters", "words"],
+        Option(help="words are spelled in UTF-8 bytes, in the characters of the text, or come from a table"),
+    ] = "bytes",
     preset: Annotated[Literal["tiny", "small", "medium", "original"], Option(help="shape of the network")] = "small",
     options: Annotated[Path | None, Option(help="an options.json that gives the shape, instead of --preset")] = None,
+    start: Annotated[str | None, Option("--from", help=f"fine-tune this model: {MODEL}")] = None,
+    weights: Weights = None,
+    softmax_file: Annotated[
+        Path | None, Option("--softmax-file", help="HDF5 file of the head of the model --from, kept apart")
+    ] = None,
+    head_share: Annotated[
+        float, Option(min=0.0, max=1.0, help="--from a model without a head: share of the run that fits a new one")
+    ] = 0.1,
     heldout: Annotated[str | None, Option(help="held-out text; default: one sentence in a hundred of TEXT")] = None,
     vocabulary: Annotated[
         str | None, Option(help="file of the words to predict: <S> </S> <UNK>, then most frequent first")
@@ -29,61 +42,102 @@ def train(
     min_count: Annotated[int, Option(min=1, help="words seen less often count as <UNK> where they are predicted")] = 3,
     max_vocab: Annotated[int, Option(min=4, help="at most so many words are predicted")] = 100_000,
     tokenize: Annotated[bool, Option("--tokenize", help="the texts are raw: split sentences and tokens")] = False,
+    symbols: Annotated[bool, Option("--symbols", help="every character is a token; FASTA files are always so")] = False,
+    column: Annotated[str | None, Option(help="Parquet: the column that holds the text")] = None,
+    document_order: Annotated[bool, Option("--document-order", help="do not shuffle the sentences")] = False,
     epochs: Annotated[float, Option(min=0.0, help="passes over the text; fractions are allowed")] = 10.0,
+    patience: Annotated[int, Option(min=0, help="end after so many evaluations without a better model; 0: never")] = 5,
     optimizer: Annotated[
         Literal["adamw", "adagrad"], Option(help="adagrad: as the published models were trained")
     ] = "adamw",
-    learning_rate: Annotated[float | None, Option(help="default: 0.002 for adamw, 0.2 for adagrad")] = None,
-    batch_size: Annotated[int, Option(min=1, help="rows of text read side by side")] = 64,
+    learning_rate: Annotated[
+        float | None, Option(help="default: 0.002 for adamw (0.0005 with --from), 0.2 for adagrad")
+    ] = None,
+    batch_size: Annotated[int, Option(min=1, help="rows of text read side by side, by all processes together")] = 64,
     unroll: Annotated[int, Option(min=1, help="places of a row in one update")] = 20,
-    samples: Annotated[int, Option(min=0, help="negatives of the sampled softmax; 0: full softmax")] = 8192,
+    accumulate: Annotated[int, Option(min=1, help="read a batch in so many parts: less memory, the same update")] = 1,
+    softmax: Annotated[
+        Literal["auto", "full", "sampled", "adaptive"], Option(help="auto: sampled where that saves work")
+    ] = "auto",
+    samples: Annotated[int, Option(min=1, help="negatives of the sampled softmax")] = 8192,
+    tie: Annotated[
+        bool, Option("--tie", help="--unit words: predict with the vectors that words are read with")
+    ] = False,
     dropout: Annotated[float, Option(min=0.0, max=0.9, help="on every layer's input and on the output")] = 0.1,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], Option(help="auto: bfloat16 where the processor or GPU computes in it")
+    ] = "auto",
     seed: Annotated[int, Option(min=0, help="of weights, order of sentences, dropout and negatives")] = 1,
     evaluate_every: Annotated[int, Option(min=1, help="updates between two held-out evaluations")] = 1000,
-    evaluate_places: Annotated[int, Option(min=0, help="held-out places of an evaluation; 0: all of them")] = 0,
+    evaluate_places: Annotated[int, Option(min=0, help="held-out places of an evaluation; 0: all of them")] = 100_000,
     save_every: Annotated[int, Option(min=1, help="updates between two saved states")] = 500,
+    tensorboard: Annotated[bool, Option("--tensorboard", help="write event files to OUT/training/tensorboard")] = False,
+    device: Annotated[
+        str, Option(help="auto, cpu, cuda, cuda:1; under torchrun each process takes its own GPU")
+    ] = "auto",
+    processes: Annotated[int, Option(min=0, help="that read the text; 0: one for each processor")] = 0,
     threads: Threads = None,
     resume: Annotated[bool, Option("--resume", help="continue the run in OUT; it knows its settings")] = False,
 ) -> None:
-    """Train an ELMo from text, or continue an interrupted run."""
+    """Train an ELMo from text, or continue an interrupted run; under torchrun, on many devices."""
     from elmokit.train import run
-    from elmokit.train.recipe import DEFAULT_RATES, PRESETS, Recipe
+    from elmokit.train.recipe import DEFAULT_RATES, FINE_TUNING_RATES, PRESETS, Recipe
+    from elmokit.train.settings import Settings
+    from elmokit.train.workers import has_bfloat16
 
     set_threads(threads)
     if resume:
         _refuse_settings(context)
         summary = run.resume(out)
     elif not texts:
-        raise typer.BadParameter("name at least one text file", param_hint="TEXT...")
+        raise typer.BadParameter("name at least one text, or '-'", param_hint="TEXT...")
     else:
+        found = _start(start, weights=weights, softmax=softmax_file, vocabulary=vocabulary if softmax_file else None)
+        rates = FINE_TUNING_RATES if found else DEFAULT_RATES
         recipe = Recipe(
             optimizer=optimizer,
-            learning_rate=DEFAULT_RATES[optimizer] if learning_rate is None else learning_rate,
+            learning_rate=rates[optimizer] if learning_rate is None else learning_rate,
             batch_size=batch_size,
             unroll=unroll,
+            accumulate=accumulate,
+            softmax=softmax,
             samples=samples,
+            tie=tie,
             dropout=dropout,
+            head_share=head_share,
+            precision=("bfloat16" if has_bfloat16(device) else "float32") if precision == "auto" else precision,
             epochs=epochs,
             seed=seed,
         )
-        settings = run.Settings(
+        settings = Settings(
             texts=texts,
-            config=_options_file(options) if options else PRESETS[preset],
+            config=found.config if found else _options_file(options) if options else PRESETS[preset],
             recipe=recipe,
+            unit=unit,
             heldout=heldout,
-            vocabulary=vocabulary,
+            vocabulary=None if softmax_file else vocabulary,
+            start=start,
             min_count=min_count,
             max_vocab=max_vocab,
             tokenize=tokenize,
+            symbols=symbols,
+            column=column,
+            document_order=document_order,
             evaluate_every=evaluate_every,
             evaluate_places=evaluate_places,
             save_every=save_every,
+            patience=patience,
+            device=device,
+            processes=processes,
+            tensorboard=tensorboard,
         )
-        summary = run.train(settings, out)
+        summary = run.train(settings, out, start=found)
     if not summary.finished:
         notice(f"stopped after {summary.steps:,} updates; continue with  elmo train --out {out} --resume")
         raise typer.Exit(130)
-    print(f"{out}: held-out perplexity {summary.perplexity:.2f} after {summary.steps:,} updates")
+    if summary.is_first:
+        before = f" ({summary.before:.2f} before)" if start else ""
+        print(f"{out}: held-out perplexity {summary.perplexity:.2f}{before} after {summary.steps:,} updates")
 
 
 def _refuse_settings(context: typer.Context) -> None:
@@ -103,3 +157,16 @@ def _options_file(path: Path) -> Config:
     from elmokit.formats.allennlp import parse_options
 
     return parse_options(read_bytes(path), where=str(path))
+
+
+def _start(
+    name: str | None, *, weights: Path | None, softmax: Path | None, vocabulary: str | None
+) -> Checkpoint | None:
+    """Open the model to go on from."""
+    if name is None:
+        if weights or softmax:
+            raise typer.BadParameter(
+                "they belong to the model that --from names", param_hint="--weights, --softmax-file"
+            )
+        return None
+    return read_model(name, weights=weights, softmax=softmax, vocabulary=Path(vocabulary) if vocabulary else None)

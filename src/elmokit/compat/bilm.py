@@ -28,6 +28,7 @@ from elmokit.errors import FormatError, MismatchError
 from elmokit.formats.allennlp import read_token_cache
 from elmokit.network import BiLM, Mix, State
 from elmokit.padded import batch_of_ids, blank_word, pad
+from elmokit.reading import read_sentences
 from elmokit.sinks.hdf5 import Hdf5Sink
 from elmokit.sinks.spec import Spec
 from elmokit.text import (
@@ -42,7 +43,6 @@ from elmokit.text import (
     UNKNOWN,
     Ids,
     Utf8Speller,
-    read_sentences,
 )
 
 _Path = str | Path

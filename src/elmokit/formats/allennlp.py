@@ -148,7 +148,11 @@ def write(checkpoint: Checkpoint, folder: str | Path) -> None:
 
 def lost_in(checkpoint: Checkpoint) -> list[str]:
     """Name what a checkpoint holds that this format cannot."""
-    parts = {"warm.h": "the warmed state", "mix.gamma": "the trained mixes of layers"}
+    parts = {
+        "warm.h": "the warmed state",
+        "mix.gamma": "the trained mixes of layers",
+        "softmax.head.bias": "the softmax head",  # an adaptive one, which these tools do not have
+    }
     lost = [what for name, what in parts.items() if name in checkpoint.arrays]
     lost += ["the vocabulary"] if checkpoint.vocabulary is not None and not _needs_vocabulary(checkpoint) else []
     return lost + (["the model card"] if checkpoint.card else [])

@@ -32,7 +32,8 @@ def attach(checkpoint: Checkpoint, softmax: str | Path | BinaryIO, words: tuple[
         check_vocabulary(words, {"softmax.bias": part}, where=f"the vocabulary of {where}")
     if checkpoint.config.char_cnn is None and checkpoint.vocabulary != words:
         raise MismatchError(f"{where}: its words are not those of the model's table; a head must predict these")
-    return replace(checkpoint, arrays={**checkpoint.arrays, **head}, vocabulary=words)
+    others = {name: array for name, array in checkpoint.arrays.items() if not name.startswith("softmax.")}
+    return replace(checkpoint, arrays={**others, **head}, vocabulary=words)
 
 
 def packed(checkpoint: Checkpoint) -> bytes:

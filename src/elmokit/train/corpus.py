@@ -1,92 +1,368 @@
-"""A text as numbers: every distinct word once with its spelling, tokens as indices, on disk and mapped into memory.
+"""A text of any size on disk: blocks of sentences, each with the distinct words that it holds, and their counts.
 
-Words are numbered so that the vocabulary comes first, in its order: number = softmax row for the words in it, and every
-number beyond it is an unknown word that still has its own spelling.
+`write_corpus` reads a text once. It may come from a pipe, and what is held in memory does not grow with its length, but
+for the counts of words, of which the rarest are dropped where there are millions. Training then reads `Stretch`es:
+several blocks, numbered and spelled in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import TextError
+from elmokit.checkpoint import read_json, replace_file
+from elmokit.errors import MismatchError
+from elmokit.reading import Splitter
 from elmokit.text import Ids, Speller
 
-# Softmax rows of the specials, which begin every vocabulary.
-BEGIN, END, UNK = 0, 1, 2
+# A block is closed when it holds so many tokens; so many sentences are given to a worker at a time.
+BLOCK_TOKENS = 1 << 18
+# More distinct words than these are not counted: the rarest are dropped.
+MOST_WORDS = 4_000_000
+# Of the text itself one sentence in so many is held out where no held-out text is given.
+HELDOUT_EVERY = 100
+
+Sentence = Sequence[str]
+Tokens = NDArray[np.int32]
+
+
+# ---------------------------------------------------------------- blocks
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some thousand sentences. tokens (N,) int32: numbers of words, one sentence after the other; lengths (S,) int64:
+    tokens of each sentence, at least one; words: the distinct words, by number."""
+
+    tokens: Tokens
+    lengths: NDArray[np.int64]
+    words: list[str]
+
+    @classmethod
+    def of(cls, sentences: Iterable[Sentence]) -> Block:
+        """Number the words of sentences, none of which is empty."""
+        index: dict[str, int] = {}
+        numbers, lengths = [], []
+        for sentence in sentences:
+            numbers += [index.setdefault(word, len(index)) for word in sentence]
+            lengths.append(len(sentence))
+        return cls(np.array(numbers, np.int32), np.array(lengths, np.int64), list(index))
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each word stands in it."""
+        return dict(zip(self.words, np.bincount(self.tokens, minlength=len(self.words)).tolist(), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write the block as one .npz."""
+        spelled = [word.encode("utf-8", "surrogatepass") for word in self.words]
+        ends = np.cumsum([len(word) for word in spelled], dtype=np.int64)
+        letters = np.frombuffer(b"".join(spelled), np.uint8)
+        with path.open("wb") as file:
+            np.savez(file, tokens=self.tokens, lengths=self.lengths, ends=ends, letters=letters)
+
+    @classmethod
+    def load(cls, path: Path) -> Block:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            letters, ends = arrays["letters"].tobytes(), arrays["ends"].tolist()
+            words = [letters[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise([0, *ends])]
+            return cls(arrays["tokens"], arrays["lengths"], words)
+
+
+# ---------------------------------------------------------------- a text on disk
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a text. longest: tokens of its longest sentence; unsplit: tokens that end in a full stop or a
+    comma though they are longer, as in text that is not tokenised; shared: sentences that are held-out sentences too.
+    """
+
+    sentences: int = 0
+    tokens: int = 0
+    longest: int = 0
+    unsplit: int = 0
+    shared: int = 0
+
+    def __add__(self, other: Facts) -> Facts:
+        """Return the facts of both texts together."""
+        mine, theirs = asdict(self), asdict(other)
+        sums = {name: mine[name] + theirs[name] for name in mine}
+        return Facts(**{**sums, "longest": max(self.longest, other.longest)})
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences as word numbers.
+    """The blocks of a text in a folder. places (blocks,) int64: predictions of one direction in each block, which are
+    its tokens and one sentence mark a sentence; digest: of all blocks."""
 
-    tokens (N,) int32: word numbers, one sentence after the other; starts (S + 1,) int64: where each sentence begins,
-    and N; chars (W, C): spelling of each word number; n_vocabulary V: numbers below it are softmax rows.
+    folder: Path
+    places: NDArray[np.int64]
+    facts: Facts
+    digest: str
+
+    @property
+    def n_places(self) -> int:
+        """Predictions of one pass in one direction."""
+        return int(self.places.sum())
+
+    def block(self, number: int) -> Block:
+        """Read one block."""
+        return Block.load(_block_file(self.folder, number))
+
+    def save(self) -> None:
+        """Write the list of the blocks, last of all: where it is, they are whole."""
+        index = {"places": self.places.tolist(), "facts": asdict(self.facts), "digest": self.digest}
+        replace_file(self.folder / "index.json", json.dumps(index).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Corpus:
+        """Open what `save` wrote; `MismatchError` where it is not there any more."""
+        try:
+            index: Any = read_json((folder / "index.json").read_bytes(), where=str(folder / "index.json"))
+        except FileNotFoundError:
+            raise MismatchError(
+                f"{folder} is gone, which held the text of the run as numbers; start the run again in another folder"
+            ) from None
+        return cls(folder, np.array(index["places"], np.int64), Facts(**index["facts"]), index["digest"])
+
+
+def _block_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.npz"
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How items of text become sentences: `splitter` makes tokens of an item; `heldout_every`: one distinct sentence in
+    so many is held out, 0 for none; `heldout`: marks of held-out sentences to look out for."""
+
+    splitter: Splitter
+    heldout_every: int = 0
+    heldout: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a worker makes of a piece of text: a block, facts, and the sentences that are held out."""
+
+    block: Block
+    facts: Facts
+    heldout: list[list[str]]
+
+
+def _split(items: Sequence[Any], splitting: Splitting) -> _Part:
+    """Split a piece of text. Of sentences that are alike either all are held out or none."""
+    kept: list[list[str]] = []
+    heldout: list[list[str]] = []
+    shared = 0
+    for sentence in splitting.splitter(items):
+        mark = mark_of(sentence) if splitting.heldout_every or splitting.heldout else 0
+        if not sentence:
+            continue
+        if splitting.heldout_every and mark % splitting.heldout_every == 0:
+            heldout.append(sentence)
+        else:
+            shared += mark in splitting.heldout
+            kept.append(sentence)
+    block = Block.of(kept)
+    counts = block.counts()
+    unsplit = sum(n for word, n in counts.items() if len(word) > 3 and word[-1] in ".,;!?" and word[:-1].isalpha())
+    longest = int(block.lengths.max(initial=0))
+    return _Part(block, Facts(len(kept), len(block.tokens), longest, unsplit, shared), heldout)
+
+
+def mark_of(sentence: Sentence) -> int:
+    """Return a number that alike sentences share, the same on every machine."""
+    return zlib.crc32("\n".join(sentence).encode("utf-8", "surrogatepass"))
+
+
+class CorpusWriter:
+    """Writes blocks to a folder as text comes in, and counts its words."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.facts, self.counts = folder, Facts(), Counter[str]()
+        self.places: list[int] = []
+        self._digest = hashlib.sha256()
+
+    def add(self, block: Block, facts: Facts) -> None:
+        """Write one block; an empty one is left out."""
+        if not len(block.tokens):
+            return
+        block.save(_block_file(self.folder, len(self.places)))
+        self.places.append(len(block.tokens) + len(block.lengths))
+        self.facts += facts
+        self.counts.update(block.counts())
+        if len(self.counts) > MOST_WORDS:
+            self.counts = _without_the_rarest(self.counts, MOST_WORDS // 2)
+        self._digest.update(block.tokens.tobytes() + block.lengths.tobytes())
+        self._digest.update("\n".join(block.words).encode("utf-8", "surrogatepass"))
+
+    def close(self) -> Corpus:
+        """Write the index and return the corpus."""
+        corpus = Corpus(self.folder, np.array(self.places, np.int64), self.facts, self._digest.hexdigest())
+        corpus.save()
+        return corpus
+
+
+def _without_the_rarest(counts: Counter[str], most: int) -> Counter[str]:
+    """Keep at most so many words: all that stand more often than the least count that has to go."""
+    least = sorted(counts.values(), reverse=True)[most]
+    return Counter({word: n for word, n in counts.items() if n > least})
+
+
+def write_corpus(
+    items: Iterable[Any], splitting: Splitting, writer: CorpusWriter, heldout: CorpusWriter | None, *, processes: int
+) -> None:
+    """Read a text once: blocks go to `writer`, sentences that are held out to `heldout`.
+
+    `items`: lines, or whatever the splitter takes. `processes`: how many split at the same time; the blocks are the
+    same for any number of them.
+    """
+    pending: list[list[str]] = []
+    for part in _parts(_pieces(items), splitting, processes):
+        writer.add(part.block, part.facts)
+        pending += part.heldout
+        if heldout is not None and sum(map(len, pending)) > BLOCK_TOKENS:
+            add_sentences(heldout, pending)
+            pending = []
+    if heldout is not None:
+        add_sentences(heldout, pending)
+
+
+def add_sentences(writer: CorpusWriter, sentences: Iterable[Sentence]) -> None:
+    """Write sentences, without the empty ones, as blocks."""
+    for piece in _pieces(sentence for sentence in sentences if sentence):
+        block = Block.of(piece)
+        writer.add(block, Facts(len(piece), len(block.tokens), int(block.lengths.max(initial=0))))
+
+
+def corpus_of(sentences: Iterable[Sentence], folder: Path) -> Corpus:
+    """Write sentences as a corpus and return it."""
+    writer = CorpusWriter(folder)
+    add_sentences(writer, sentences)
+    return writer.close()
+
+
+def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cut a text into pieces of about a block, by the length of its lines or lists of tokens."""
+    piece: list[Any] = []
+    size = 0
+    for item in items:
+        piece.append(item)
+        size += 1 + (len(item) // 6 if isinstance(item, str) else len(item))
+        if size >= BLOCK_TOKENS:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _parts(pieces: Iterator[list[Any]], splitting: Splitting, processes: int) -> Iterator[_Part]:
+    first = list(islice(pieces, 2))
+    if processes == 1 or len(first) < 2:  # not worth a process
+        for piece in (*first, *pieces):
+            yield _split(piece, splitting)
+        return
+    # "spawn": a fork would copy whatever threads torch has started.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (splitting,)) as pool:
+        waiting: list[Future[_Part]] = [pool.submit(_split_here, piece) for piece in first]
+        for piece in pieces:
+            waiting.append(pool.submit(_split_here, piece))
+            if len(waiting) > 2 * processes:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+_here: Splitting | None = None  # of a worker process, which is told once
+
+
+def _begin(splitting: Splitting) -> None:
+    global _here
+    _here = splitting
+
+
+def _split_here(piece: list[Any]) -> _Part:
+    assert _here is not None
+    return _split(piece, _here)
+
+
+# ---------------------------------------------------------------- a stretch in memory
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a softmax head: of each word, of the sentence marks, and of every other word."""
+
+    index: dict[str, int]
+    begin: int
+    end: int
+    unknown: int
+
+    @classmethod
+    def of(cls, vocabulary: Sequence[str], marks: Sequence[str]) -> Rows:
+        """Return the rows of a vocabulary; `marks`: begin, end and unknown, which must be in it."""
+        index = {word: row for row, word in enumerate(vocabulary)}
+        return cls(index, *(index[mark] for mark in marks))
+
+    def target_counts(self, counts: Counter[str], sentences: int) -> NDArray[np.int64]:
+        """Return how often each row is a target in one pass of both directions, (V,)."""
+        rows = np.zeros(len(self.index), np.int64)
+        for word, n in counts.items():
+            rows[self.index.get(word, self.unknown)] += 2 * n
+        rows[[self.begin, self.end]] += sentences
+        return rows
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Sentences in memory as numbers of their own words.
+
+    tokens (N,) int32, one sentence after the other; starts (S + 1,) int64: where each begins, and N; chars (W, C):
+    spelling of each number; rows (W,) int64: its softmax row. Numbers 0 and 1 are the sentence marks.
     """
 
-    tokens: NDArray[np.int32]
+    tokens: Tokens
     starts: NDArray[np.int64]
     chars: Ids
-    n_vocabulary: int
+    rows: NDArray[np.int64]
 
     @property
     def n_sentences(self) -> int:
         """Number of sentences S."""
         return len(self.starts) - 1
 
-    def target_counts(self) -> NDArray[np.int64]:
-        """Return how often each softmax row is a target in one epoch of both directions, (V,) int64."""
-        numbers = np.where(self.tokens < self.n_vocabulary, self.tokens, UNK)
-        counts = 2 * np.bincount(numbers, minlength=self.n_vocabulary)
-        counts[[BEGIN, END]] += self.n_sentences
-        return counts
-
     @property
     def n_places(self) -> int:
-        """Predictions of one epoch in one direction: every token and one sentence mark a sentence."""
+        """Predictions of one direction: every token and one sentence mark a sentence."""
         return len(self.tokens) + self.n_sentences
 
 
-def encode(
-    sentences: Iterable[Sequence[str]], vocabulary: Sequence[str], words: Iterable[str], speller: Speller, folder: Path
-) -> Corpus:
-    """Number a text into a file under `folder` and return it mapped: in memory are 8 bytes a sentence, not the tokens.
+def stretch_of(blocks: Iterable[Block], rows: Rows, speller: Speller) -> Stretch:
+    """Put blocks one after the other and spell their words; a word that has no softmax row is still spelled as it is.
 
-    `words`: all distinct words of the text, in any fixed order. Empty sentences are left out.
+    The number of a word follows from the blocks alone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    index = {word: i for i, word in enumerate(vocabulary)}
-    for word in words:
-        index.setdefault(word, len(index))
-    lengths = _write_tokens(sentences, index, folder / "tokens.int32")
-    if not len(lengths):
-        raise TextError("the text holds no sentence; expected one tokenised sentence a line")
-    tokens = np.memmap(folder / "tokens.int32", np.int32, "r")
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    return Corpus(tokens, starts, speller.spell(list(index)), len(vocabulary))
-
-
-def _write_tokens(sentences: Iterable[Sequence[str]], index: dict[str, int], path: Path) -> NDArray[np.int64]:
-    """Write the numbers of all tokens; return the sentences' lengths."""
-    lengths = [np.empty(0, np.int64)]
-    with path.open("wb") as file:
-        for block in _blocks(sentences, 10_000):
-            lengths.append(np.array([len(sentence) for sentence in block]))
-            file.write(np.array([index[word] for sentence in block for word in sentence], np.int32).tobytes())
-    return np.concatenate(lengths)
-
-
-def _blocks(sentences: Iterable[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:
-    block = []
-    for sentence in sentences:
-        if sentence:
-            block.append(sentence)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
+    begin, end, _ = speller.marks
+    index = {begin: 0, end: 1}
+    tokens, lengths = [], [np.zeros(1, np.int64)]
+    for block in blocks:
+        numbers = np.array([index.setdefault(word, len(index)) for word in block.words], np.int32)
+        tokens.append(numbers[block.tokens])
+        lengths.append(block.lengths)
+    words = list(index)
+    targets = np.array([rows.begin, rows.end, *(rows.index.get(word, rows.unknown) for word in words[2:])], np.int64)
+    return Stretch(np.concatenate(tokens), np.cumsum(np.concatenate(lengths)), speller.spell(words), targets)

@@ -10,6 +10,8 @@ from elmokit.checkpoint import CharCNN, Config, Embedding, Lstm
 from elmokit.errors import MismatchError
 
 Optimizer = Literal["adamw", "adagrad"]
+SoftmaxKind = Literal["auto", "full", "sampled", "adaptive"]
+Precision = Literal["float32", "bfloat16"]
 
 _PAPER_FILTERS = [(1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)]
 _TINY_FILTERS = [(1, 16), (2, 16), (3, 32), (4, 64), (5, 128)]
@@ -38,38 +40,62 @@ PRESETS = {
 }
 
 DEFAULT_RATES: dict[Optimizer, float] = {"adamw": 2e-3, "adagrad": 0.2}
+FINE_TUNING_RATES: dict[Optimizer, float] = {"adamw": 5e-4, "adagrad": 0.05}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train.
 
-    batch_size B rows of unroll places a step; samples: negatives of the sampled softmax (0: full softmax); dropout on
-    every layer's input and on the output; clip_norm: largest norm of all gradients together; warmup: steps of rising
-    learning rate. With "adagrad" the learning rate is constant, the gradient is that of the loss times unroll and the
-    head starts at random, as bilm-tf trains (formats.md 3.12); with "adamw" the learning rate falls along a cosine to a
-    tenth and the head starts from the words' frequencies.
+    batch_size B rows of unroll places an update, read in `accumulate` parts one after the other where memory is short;
+    softmax: "full", "sampled" (`samples` negatives), "adaptive", or "auto": sampled where that saves work; tie: the
+    head of a model whose words come from a table is that table; dropout on every layer's input and on the output;
+    clip_norm: largest norm of all gradients together; warmup: updates of rising learning rate; head_share: the part of
+    a run that fits a new head to a given network before both learn; precision: "bfloat16" computes products in it.
+
+    With "adagrad" the learning rate is constant, the gradient is that of the loss times unroll and the head starts at
+    random, as bilm-tf trains (formats.md 3.12); with "adamw" the learning rate falls along a cosine to a tenth and the
+    head starts from the words' frequencies.
     """
 
     optimizer: Optimizer = "adamw"
     learning_rate: float = 2e-3
     batch_size: int = 64
     unroll: int = 20
+    accumulate: int = 1
+    softmax: SoftmaxKind = "auto"
     samples: int = 8192
+    tie: bool = False
     dropout: float = 0.1
     clip_norm: float = 10.0
     warmup: int = 500
+    head_share: float = 0.1
+    precision: Precision = "float32"
     epochs: float = 10.0
     seed: int = 1
 
     def __post_init__(self) -> None:
         """Raise `MismatchError` for numbers that nothing can be trained with."""
-        for name in ("learning_rate", "clip_norm", "batch_size", "unroll"):
+        for name in ("learning_rate", "clip_norm", "batch_size", "unroll", "accumulate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise MismatchError(f"{name}: expected a positive number, found {getattr(self, name)}")
         if not 0 <= self.epochs < math.inf:
             raise MismatchError(f"epochs: expected 0 or a positive number, found {self.epochs}")
+        if not 0 <= self.head_share <= 1:
+            raise MismatchError(f"head_share: expected a number from 0 to 1, found {self.head_share}")
+        if self.batch_size % self.accumulate:
+            raise MismatchError(
+                f"a batch of {self.batch_size} rows cannot be read in {self.accumulate} equal parts; expected a number "
+                "that divides it"
+            )
 
-    def with_samples_for(self, n_words: int) -> Recipe:
-        """Return this recipe with the full softmax where sampling would not save work."""
-        return self if 2 * self.samples < n_words else replace(self, samples=0)
+    def decided_for(self, n_words: int) -> Recipe:
+        """Return this recipe with the kind of softmax that suits a vocabulary, and samples only where they are used."""
+        sampling = self.softmax in ("auto", "sampled") and 2 * self.samples < n_words
+        if self.softmax == "sampled" and not sampling:
+            raise MismatchError(
+                f"{self.samples:,} negatives do not save work with a vocabulary of {n_words:,} words; expected fewer "
+                "than half of it, or the full softmax"
+            )
+        kind: SoftmaxKind = "adaptive" if self.softmax == "adaptive" else "sampled" if sampling else "full"
+        return replace(self, softmax=kind)

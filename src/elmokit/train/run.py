@@ -1,115 +1,126 @@
-"""A training run from text files to a model folder: count, encode, train, evaluate, save; and its continuation."""
+"""A training run from text to a model folder: prepare, train, evaluate, save; and its continuation."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from elmokit.checkpoint import Checkpoint, Config, parse_config, write_native
-from elmokit.errors import MismatchError, OutputError, TextError, TrainingError
+from elmokit.checkpoint import Checkpoint, write_native
+from elmokit.errors import MismatchError, OutputError, TrainingError
 from elmokit.model import Elmo
-from elmokit.text import read_sentences
-from elmokit.train.corpus import Corpus, encode
+from elmokit.train import report
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.loop import Trainer
-from elmokit.train.recipe import Recipe
+from elmokit.train.prepare import Prepared, prepare, reopen
 from elmokit.train.saved import SavedRun
-from elmokit.train.vocabulary import build_vocabulary, count_words, load_vocabulary
+from elmokit.train.settings import Settings
+from elmokit.train.workers import Workers, join, was_restarted
 
-# Without a held-out file every so many sentences one is held out.
-_HELDOUT_EVERY = 100
 # Held-out sentences read to make the warmed state that is stored with the model.
 _WARM_SENTENCES = 50
 _LOG_EVERY = 50
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything a run is told; written to disk, so that it can be continued with nothing but its folder.
-
-    evaluate_every and save_every count updates; evaluate_places bounds the held-out places of an evaluation (0: all).
-    """
-
-    texts: list[str]
-    config: Config
-    recipe: Recipe
-    heldout: str | None = None
-    vocabulary: str | None = None
-    min_count: int = 3
-    max_vocab: int = 100_000
-    tokenize: bool = False
-    evaluate_every: int = 1000
-    evaluate_places: int = 0
-    save_every: int = 500
-
-
-@dataclass(frozen=True)
 class Summary:
-    """How a run ended: held-out perplexity of the kept (best) model, updates, places read in one direction."""
+    """How a run ended: held-out perplexity of the kept (best) model and of the one it started from (infinite for none),
+    updates, places read in one direction, whether it came to its end, early or not, and whether this process is the one
+    that writes."""
 
     perplexity: float
+    before: float
     steps: int
     places: int
     finished: bool
+    is_first: bool = True
 
 
-def train(settings: Settings, out: str | Path, *, progress: bool = True) -> Summary:
+def train(settings: Settings, out: str | Path, *, start: Checkpoint | None = None, progress: bool = True) -> Summary:
     """Start a run that writes a model folder `out`; its own files are in `out`/training.
 
-    Raises `OutputError` where a run has been started already, `TextError` for texts that cannot be used.
+    `start`: the model named by `settings.start`, to go on from. Under `torchrun` every process calls this; started anew
+    by it, the run goes on. Raises `OutputError` where a run has been started already, `TextError` for texts that cannot
+    be used, `MismatchError` for settings that do not fit together.
     """
     saved = SavedRun(Path(out))
+    if saved.exists() and was_restarted():
+        return resume(out, progress=progress)
+    _check(settings, start)
+    with join(settings.device) as workers:
+        if workers.is_first:
+            _refuse_what_is_there(saved)
+            prepared = prepare(settings, saved.corpus_folder, start, progress=progress)
+            settings = replace(settings, config=prepared.config)
+            saved.write_settings(settings.to_json())
+            _say(prepared.notes, progress)
+        workers.wait()
+        if not workers.is_first:
+            settings = Settings.from_json(saved.read_settings())
+            prepared = replace(reopen(settings, saved.corpus_folder), start=dict(start.arrays) if start else {})
+        return _Run(settings, saved, prepared, workers, progress=progress).go()
+
+
+def resume(out: str | Path, *, progress: bool = True) -> Summary:
+    """Continue the run in `out` from its last saved state; its texts are not read again."""
+    saved = SavedRun(Path(out))
+    if not saved.exists():
+        raise OutputError(f"{out} holds no training run to continue; start one without --resume")
+    settings = Settings.from_json(saved.read_settings())
+    with join(settings.device) as workers:
+        return _Run(settings, saved, _reopened(settings, saved), workers, progress=progress).go()
+
+
+def _reopened(settings: Settings, saved: SavedRun) -> Prepared:
+    prepared = reopen(settings, saved.corpus_folder)
+    if settings.start and not saved.state_file.exists():  # interrupted before anything was saved
+        from elmokit import formats
+        from elmokit.catalog import locate
+
+        return replace(prepared, start=dict(formats.read(locate(settings.start)).arrays))
+    return prepared
+
+
+def _refuse_what_is_there(saved: SavedRun) -> None:
+    out = saved.folder.parent
     if saved.exists():
         raise OutputError(f"{out} holds a training run; continue it with --resume, or choose another folder")
     if not saved.may_begin():
         raise OutputError(f"{out} exists and is not an empty folder; choose another one")
-    return _Run(settings, saved, progress=progress).go()
 
 
-def resume(out: str | Path, *, progress: bool = True) -> Summary:
-    """Continue the run in `out` from its last saved state."""
-    saved = SavedRun(Path(out))
-    if not saved.exists():
-        raise OutputError(f"{out} holds no training run to continue; start one without --resume")
-    return _Run(_settings_from_json(saved.read_settings()), saved, progress=progress).go()
-
-
-def _settings_to_json(settings: Settings) -> dict[str, Any]:
-    return {**asdict(settings), "config": settings.config.model_dump(), "recipe": asdict(settings.recipe)}
-
-
-def _settings_from_json(values: dict[str, Any]) -> Settings:
-    known = {name: value for name, value in values.items() if name not in ("fingerprint", "config", "recipe")}
-    config = parse_config(values["config"], where="the run's settings")
-    return Settings(config=config, recipe=Recipe(**values["recipe"]), **known)
+def _check(settings: Settings, start: Checkpoint | None) -> None:
+    """Raise `MismatchError` for settings that do not fit together."""
+    if settings.recipe.tie and (start is not None or settings.unit != "words"):
+        raise MismatchError("only a new model whose words come from a table can be tied to it; take --unit words")
+    if settings.recipe.tie and settings.recipe.softmax == "adaptive":
+        raise MismatchError("an adaptive softmax has fewer values for rare words and cannot be tied; take another one")
+    if start is not None and start.config.lstm.joined:
+        raise MismatchError(
+            "the layers of this model read both directions, so it cannot predict words; take a model of another kind"
+        )
+    if start is not None and settings.unit != "bytes":
+        raise MismatchError("the model to go on from spells words in its own way; leave --unit out")
 
 
 class _Run:
-    """One run in one process: the trainer, what it reads, where it writes."""
+    """One process of a run: the trainer, what it reads, where it writes."""
 
-    def __init__(self, settings: Settings, saved: SavedRun, *, progress: bool) -> None:
-        self.settings, self.saved, self.progress = settings, saved, progress
-        self.vocabulary, train_corpus, heldout = self._corpora()
-        needed = settings.recipe.batch_size * settings.recipe.unroll
-        if train_corpus.n_places < needed:
-            raise TextError(
-                f"the text is too short: {train_corpus.n_places:,} places, a single update takes {needed:,}; "
-                "give more text or a smaller batch"
-            )
-        self._check_same_text(train_corpus, heldout)
-        self.trainer = Trainer(settings.config, settings.recipe, train_corpus, heldout)
+    def __init__(
+        self, settings: Settings, saved: SavedRun, prepared: Prepared, workers: Workers, *, progress: bool
+    ) -> None:
+        self.settings, self.saved, self.prepared, self.workers = settings, saved, prepared, workers
+        self.progress = progress and workers.is_first
+        self.trainer = Trainer(settings.recipe, prepared, workers, shuffled=not settings.document_order)
+        events = saved.folder / "tensorboard" if settings.tensorboard and workers.is_first else None
+        self.board = report.Board(events)
 
     def go(self) -> Summary:
         """Train to the end, or to an interruption, and say how it went."""
@@ -118,86 +129,40 @@ class _Run:
             self.trainer.restore(*state)
         with _stop_flag() as stopped:
             finished = self._loop(stopped)
-        if finished:
+        if finished and self.trainer.progress.step % self.settings.evaluate_every:
             self._evaluate()
         self._save()
+        self.board.close()
+        if self.workers.is_first and self.saved.log_file.exists():
+            report.draw_curve(self.saved.log_file, self.saved.folder.parent / "curve.svg")
         at = self.trainer.progress
-        return Summary(at.best, at.step, at.places, finished)
-
-    # ------------------------------------------------------------ text
-
-    def _corpora(self) -> tuple[tuple[str, ...], Corpus, Corpus]:
-        if "-" in (*self.settings.texts, self.settings.heldout):
-            raise TextError("training reads its texts more than once, which standard input cannot give; name files")
-        counts = count_words(self._bar(self._train_sentences(), "counting"))
-        settings = self.settings
-        if settings.vocabulary:
-            vocabulary = load_vocabulary(settings.vocabulary, counts)
-        else:
-            vocabulary = build_vocabulary(counts, min_count=settings.min_count, max_words=settings.max_vocab)
-        train_corpus = self._encode(self._bar(self._train_sentences(), "encoding"), vocabulary, counts, "train")
-        heldout_counts = count_words(self._heldout_sentences())
-        if not heldout_counts:
-            raise TextError(_nothing_held_out(settings))
-        heldout = self._encode(self._heldout_sentences(), vocabulary, heldout_counts, "heldout")
-        return vocabulary, train_corpus, heldout
-
-    def _encode(
-        self, sentences: Iterator[list[str]], vocabulary: tuple[str, ...], counts: Counter[str], name: str
-    ) -> Corpus:
-        speller = Checkpoint(self.settings.config, {}, vocabulary).speller()
-        return encode(sentences, vocabulary, counts, speller, self.saved.corpus_folder / name)
-
-    def _sentences(self) -> Iterator[list[str]]:
-        for path in self.settings.texts:
-            yield from read_sentences(path, tokenize=self.settings.tokenize)
-
-    def _train_sentences(self) -> Iterator[list[str]]:
-        if self.settings.heldout:
-            return self._sentences()
-        return (s for i, s in enumerate(self._sentences()) if i % _HELDOUT_EVERY != _HELDOUT_EVERY - 1)
-
-    def _heldout_sentences(self) -> Iterator[list[str]]:
-        if self.settings.heldout:
-            return read_sentences(self.settings.heldout, tokenize=self.settings.tokenize)
-        return (s for i, s in enumerate(self._sentences()) if i % _HELDOUT_EVERY == _HELDOUT_EVERY - 1)
-
-    def _bar(self, sentences: Iterator[list[str]], what: str) -> Iterator[list[str]]:
-        return iter(tqdm(sentences, what, unit=" sentences", unit_scale=True, disable=not self.progress, leave=False))
-
-    def _check_same_text(self, *corpora: Corpus) -> None:
-        """Write the settings of a new run; refuse to continue one whose text has changed."""
-        digest = hashlib.sha256()
-        for corpus in corpora:
-            digest.update(np.ascontiguousarray(corpus.starts).tobytes())
-            digest.update(corpus.tokens.tobytes())
-        settings = {**_settings_to_json(self.settings), "fingerprint": digest.hexdigest()}
-        if not self.saved.exists():
-            self.saved.write_settings(settings)
-        elif self.saved.read_settings()["fingerprint"] != settings["fingerprint"]:
-            raise MismatchError(
-                f"the texts of the run in {self.saved.folder.parent} have changed since it was started "
-                f"({', '.join(self.settings.texts)[:200]}); put them back, or start a new run"
-            )
-
-    # ------------------------------------------------------------ training
+        return Summary(at.best, at.before, at.step, at.places, finished, self.workers.is_first)
 
     def _loop(self, stopped: Sequence[int]) -> bool:
+        """Do updates; return whether the run has come to its end."""
         trainer, settings = self.trainer, self.settings
         losses: list[float] = []
         with self._training_bar() as bar:
-            while trainer.progress.step < trainer.total_steps and not stopped:
+            while trainer.progress.step < trainer.total_steps and not self._is_idle():
+                if self.workers.any(bool(stopped)):
+                    return False
+                if settings.start and trainer.progress.step == trainer.head_steps:
+                    self._evaluate()
                 losses.append(self._checked(trainer.step()))
                 step = trainer.progress.step
                 bar.update()
                 if step % _LOG_EVERY == 0 or step == trainer.total_steps:
                     self._report(bar, losses)
                     losses.clear()
-                if step % settings.evaluate_every == 0 and step < trainer.total_steps:
+                if step % settings.evaluate_every == 0:
                     self._evaluate()
                 if step % settings.save_every == 0:
                     self._save()
-        return not stopped
+        return True
+
+    def _is_idle(self) -> bool:
+        """Whether the held-out text has been predicted no better for too long."""
+        return 0 < self.settings.patience <= self.trainer.progress.since_best
 
     def _checked(self, loss: float) -> float:
         """Return a loss, or raise `TrainingError` where it is no number: what follows would be lost time."""
@@ -215,40 +180,54 @@ class _Run:
 
     def _report(self, bar: tqdm, losses: list[float]) -> None:
         at = self.trainer.progress
-        loss, speed = sum(losses) / len(losses), at.places / at.seconds
-        epoch = at.step / self.trainer.streams.steps
+        loss, speed = self.workers.mean(sum(losses) / len(losses)), at.places / at.seconds
+        epoch = self.trainer.streams.epochs_at(at.step)
         heldout = f", held-out {at.best:.1f}" if at.best < math.inf else ""
         bar.set_postfix_str(f"epoch {epoch:.2f}, {speed:,.0f} tokens/s, loss {loss:.3f}{heldout}")
-        self.saved.log(step=at.step, epoch=epoch, places=at.places, seconds=at.seconds, loss=loss)
+        self._log(step=at.step, epoch=epoch, places=at.places, seconds=at.seconds, loss=loss)
+        self.board.add(at.step, loss=loss, tokens_per_second=speed)
+
+    def _log(self, **entry: float | str) -> None:
+        if self.workers.is_first:
+            self.saved.log(**entry)
 
     def _evaluate(self) -> None:
         """Measure held-out perplexity, always on the same places; keep the model if it is the best so far."""
-        result, at = self.trainer.evaluate(self.settings.evaluate_places or None), self.trainer.progress
+        at = self.trainer.progress
+        measured = self.trainer.evaluate(self.settings.evaluate_places or None) if self.workers.is_first else None
+        result = self.workers.from_first(measured)
         self._checked(result.mean)
-        self.saved.log(step=at.step, places=at.places, seconds=at.seconds, time=time.time(), **_as_log(result))
+        self._log(step=at.step, places=at.places, seconds=at.seconds, time=time.time(), **_as_log(result))
+        self.board.add(at.step, perplexity=result.mean, forward=result.forward, backward=result.backward)
         if self.progress:
             tqdm.write(_line(at.step, result), file=sys.stderr)
+        if self.settings.start and at.step == self.trainer.head_steps:
+            at.before = result.mean
+        at.since_best = 0 if result.mean < at.best else at.since_best + 1
         if result.mean < at.best:
             at.best = result.mean
             self._keep(result)
 
     def _keep(self, result: Perplexity) -> None:
-        card = _card(self.settings, self.trainer, result)
-        model = Elmo(Checkpoint(self.settings.config, self.trainer.arrays(), self.vocabulary, card))
-        first = (s for s, _ in zip(self._heldout_sentences(), range(_WARM_SENTENCES), strict=False))
-        write_native(model.warm(first).checkpoint(), self.saved.folder.parent)
+        if not self.workers.is_first:
+            return
+        prepared = self.prepared
+        card = report.card(self.settings, self.trainer, result)
+        arrays = self.trainer.arrays()
+        model = Elmo(Checkpoint(prepared.config, arrays, prepared.vocabulary, card, characters=prepared.characters))
+        warmed = model.warm(prepared.heldout_sentences(_WARM_SENTENCES))
+        write_native(warmed.checkpoint(), self.saved.folder.parent)
 
     def _save(self) -> None:
-        self.saved.write_state(self.trainer.tensors(), asdict(self.trainer.progress))
+        tensors = self.trainer.tensors()
+        if self.workers.is_first:
+            self.saved.write_state(tensors, asdict(self.trainer.progress))
 
 
-def _nothing_held_out(settings: Settings) -> str:
-    if settings.heldout:
-        return f"{settings.heldout} holds no sentence, expected held-out text; name another with --heldout"
-    return (
-        f"the text has fewer than {_HELDOUT_EVERY} sentences, of which every {_HELDOUT_EVERY}th is held out; give more "
-        "text, or held-out text with --heldout"
-    )
+def _say(notes: Sequence[str], progress: bool) -> None:
+    if progress:
+        for note in notes:
+            tqdm.write(f"note: {note}", file=sys.stderr)
 
 
 def _as_log(result: Perplexity) -> dict[str, float]:
@@ -265,24 +244,6 @@ def _line(step: int, result: Perplexity) -> str:
         f"update {step:,}: held-out perplexity forward {result.forward:.2f}, backward {result.backward:.2f}, "
         f"mean {result.mean:.2f} ({result.places:,} places)"
     )
-
-
-def _card(settings: Settings, trainer: Trainer, result: Perplexity) -> str:
-    at, recipe = trainer.progress, settings.recipe
-    texts = "\n".join(f"- {Path(text).name}" for text in settings.texts)
-    return f"""# ELMo trained with elmokit
-
-Text:
-
-{texts}
-
-- Tokens of the text, sentence marks included: {trainer.streams.corpus.n_places:,}
-- Tokens read in training, each direction: {at.places:,} ({at.step:,} updates of {recipe.batch_size} x {recipe.unroll})
-- Vocabulary of the softmax head: {trainer.streams.corpus.n_vocabulary:,} words
-- Recipe: {recipe.optimizer}, learning rate {recipe.learning_rate}, dropout {recipe.dropout}, seed {recipe.seed}
-- Held-out perplexity (exact, full softmax): forward {result.forward:.2f}, backward {result.backward:.2f}, mean \
-{result.mean:.2f}, over {result.places:,} places
-"""
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class SavedRun:
     def read_settings(self) -> dict[str, Any]:
         """Read what the run was told."""
         settings = read_json(self.settings_file.read_bytes(), where=str(self.settings_file))
-        if not isinstance(settings, dict) or not {"config", "recipe", "fingerprint"} <= settings.keys():
+        if not isinstance(settings, dict) or not {"config", "recipe", "texts"} <= settings.keys():
             raise FormatError(f"{self.settings_file} is not the settings of a run; start a new one in another folder")
         return settings
 

@@ -1,4 +1,4 @@
-"""Softmax heads: one matrix (V, P) and bias (V,) that both directions share (formats.md 3.12)."""
+"""How heads are trained: by the full softmax, by a sampled one, or as an adaptive one."""
 
 from __future__ import annotations
 
@@ -8,54 +8,96 @@ import torch
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays
+from elmokit.head import AdaptiveSoftmax, Head, Softmax
+from elmokit.train.recipe import Recipe
 
-# Rows of logits computed together in exact evaluation: bounds memory to this times V.
-_ROWS = 2048
+
+class TrainedHead(nn.Module):
+    """A head and the loss that trains it."""
+
+    exact: Head
+
+    def loss(self, x_ZNP: Tensor, targets_ZN: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean loss (nats) of both directions; `generator` draws what is drawn."""
+        raise NotImplementedError
 
 
-class Softmax(nn.Module):
-    """The head that predicts words, with a full and a sampled loss.
+class FullLoss(TrainedHead):
+    """The negative log-probability over the whole vocabulary."""
 
-    The sampled loss is TensorFlow's `sampled_softmax_loss`: log-uniform candidates without repetition, logits corrected
-    by the log of how often a word is expected among them, targets that were drawn by accident left out. The sampler
-    takes a word's frequency from its row, so rows must be sorted by falling count.
+    exact: Softmax
+
+    def __init__(self, exact: Softmax) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def loss(self, x_ZNP: Tensor, targets_ZN: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """See `TrainedHead.loss`."""
+        return full_loss(self.exact, x_ZNP.flatten(0, 1), targets_ZN.flatten())
+
+
+class AdaptiveLoss(TrainedHead):
+    """The negative log-probability of an adaptive softmax, of which only the clusters of the targets are computed."""
+
+    exact: AdaptiveSoftmax
+
+    def __init__(self, exact: AdaptiveSoftmax) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def loss(self, x_ZNP: Tensor, targets_ZN: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """See `TrainedHead.loss`."""
+        return -self.exact.log_probabilities(x_ZNP.flatten(0, 1), targets_ZN.flatten()).mean()
+
+
+class SampledLoss(TrainedHead):
+    """TensorFlow's `sampled_softmax_loss`: log-uniform candidates without repetition, logits corrected by the log of
+    how often a word is expected among them, targets that were drawn by accident left out.
+
+    The sampler takes a word's frequency from its row, so rows must be sorted by falling count. Each direction draws its
+    own negatives: as much arithmetic as shared ones, and twice as many words learn.
     """
 
-    def __init__(self, n_words: int, projection_dim: int) -> None:
+    exact: Softmax
+
+    def __init__(self, exact: Softmax, samples: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_words, projection_dim))
-        self.bias = nn.Parameter(torch.empty(n_words))
+        self.exact, self.samples = exact, samples
 
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Softmax:
-        """Build the head around copies of a checkpoint's `softmax.weight` and `softmax.bias`."""
-        head = cls(*arrays["softmax.weight"].shape)
-        head.load_state_dict({name: torch.tensor(arrays[f"softmax.{name}"]) for name in ("weight", "bias")})
-        return head
+    def loss(self, x_ZNP: Tensor, targets_ZN: Tensor, generator: torch.Generator) -> Tensor:
+        """See `TrainedHead.loss`."""
+        losses = [
+            sampled_loss(self.exact, x_NP, targets_N, samples=self.samples, generator=generator)
+            for x_NP, targets_N in zip(x_ZNP, targets_ZN, strict=True)
+        ]
+        return torch.stack(losses).mean()
 
-    def full_loss(self, x_NP: Tensor, targets_N: Tensor) -> Tensor:
-        """Return the mean negative log-probability (nats) of the targets over the whole vocabulary."""
-        return nn.functional.cross_entropy(torch.addmm(self.bias, x_NP, self.weight.T), targets_N)
 
-    def sampled_loss(self, x_NP: Tensor, targets_N: Tensor, *, samples: int, generator: torch.Generator) -> Tensor:
-        """Return the mean sampled loss (nats) with `samples` shared negatives, fewer than there are words."""
-        V = len(self.bias)
-        drawn_S, tries = draw_log_uniform(V, samples, generator)
-        drawn_S = drawn_S.to(x_NP.device)
-        true_N = (x_NP * self.weight[targets_N]).sum(1) + self.bias[targets_N] - log_expected(targets_N, V, tries)
-        logits_NS = torch.addmm(self.bias[drawn_S] - log_expected(drawn_S, V, tries), x_NP, self.weight[drawn_S].T)
-        logits_NS = logits_NS.masked_fill(targets_N[:, None] == drawn_S, -torch.inf)
-        return (torch.logaddexp(torch.logsumexp(logits_NS, 1), true_N) - true_N).mean()
+def trained_head(arrays: Arrays, recipe: Recipe) -> TrainedHead:
+    """Return the head among `arrays`, to be trained as the recipe says."""
+    if "softmax.head.weight" in arrays:
+        return AdaptiveLoss(AdaptiveSoftmax.from_arrays(arrays))
+    head = Softmax.from_arrays(arrays)
+    return SampledLoss(head, recipe.samples) if recipe.softmax == "sampled" else FullLoss(head)
 
-    @torch.no_grad()
-    def log_probabilities(self, x_NP: Tensor, targets_N: Tensor) -> Tensor:
-        """Return the exact log-probability (nats) of each target, (N,), over the whole vocabulary."""
-        parts = zip(x_NP.split(_ROWS), targets_N.split(_ROWS), strict=True)
-        return torch.cat([self._log_probabilities(x, targets) for x, targets in parts])
 
-    def _log_probabilities(self, x_NP: Tensor, targets_N: Tensor) -> Tensor:
-        logits_NV = torch.addmm(self.bias, x_NP, self.weight.T)
-        return logits_NV.gather(1, targets_N[:, None])[:, 0] - torch.logsumexp(logits_NV, 1)
+# ---------------------------------------------------------------- losses
+
+
+def full_loss(head: Softmax, x_NP: Tensor, targets_N: Tensor) -> Tensor:
+    """Return the mean negative log-probability (nats) of the targets over the whole vocabulary."""
+    return nn.functional.cross_entropy(head.logits(x_NP), targets_N)
+
+
+def sampled_loss(head: Softmax, x_NP: Tensor, targets_N: Tensor, *, samples: int, generator: torch.Generator) -> Tensor:
+    """Return the mean sampled loss (nats) with `samples` shared negatives, fewer than there are words."""
+    V = head.n_words
+    drawn_S, tries = draw_log_uniform(V, samples, generator)
+    drawn_S = drawn_S.to(x_NP.device)
+    true_N = (x_NP * head.weight[targets_N]).sum(1) + head.bias[targets_N] - log_expected(targets_N, V, tries)
+    logits_NS = torch.addmm(head.bias[drawn_S] - log_expected(drawn_S, V, tries), x_NP, head.weight[drawn_S].T)
+    logits_NS = logits_NS.masked_fill(targets_N[:, None] == drawn_S, -torch.inf)
+    return (torch.logaddexp(torch.logsumexp(logits_NS, 1), true_N) - true_N).mean()
 
 
 def draw_log_uniform(n_words: int, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:

@@ -1,0 +1,140 @@
+"""The processes of a run: one, or those that `torchrun` has started, each with its share of the rows of every batch.
+
+Process 0 prepares the text, evaluates and writes; the others do updates only. They talk through `torch.distributed`:
+gloo for what is on a CPU, nccl for what is on a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from elmokit.errors import MismatchError
+
+T = TypeVar("T")
+
+# Longer than any preparation of a text, during which the other processes wait.
+_PATIENCE = timedelta(days=3)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Which process this is, of how many, and where it computes."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process prepares, evaluates and writes."""
+        return self.rank == 0
+
+    def share(self, rows: int) -> slice:
+        """Return which rows of a batch are this process's."""
+        if rows % self.world:
+            raise MismatchError(
+                f"a batch of {rows} rows cannot be shared by {self.world} processes; give a --batch-size that "
+                f"{self.world} divides"
+            )
+        size = rows // self.world
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def parallel(self, module: nn.Module, *, some_unused: bool) -> nn.Module:
+        """Return the module with its gradients averaged over all processes."""
+        if self.world == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=some_unused)
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.world > 1:
+            dist.monitored_barrier(timeout=_PATIENCE) if self.device.type == "cpu" else dist.barrier()
+
+    def from_first(self, value: T | None) -> T:
+        """Return what process 0 gave."""
+        if self.world > 1:
+            values = [value]
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+            value = values[0]
+        assert value is not None
+        return value
+
+    def mean(self, value: float) -> float:
+        """Return the mean of all processes' values."""
+        return float(self._reduced(torch.tensor(value, dtype=torch.float64))) / self.world
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether any process says so."""
+        return bool(self._reduced(torch.tensor(float(flag))))
+
+    def _reduced(self, value: Tensor) -> Tensor:
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def all_rows(self, mine: Tensor, *, dim: int) -> Tensor:
+        """Return every process's rows, one process after the other along `dim`."""
+        if self.world == 1:
+            return mine
+        parts: list[Any] = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(parts, mine.contiguous())
+        return torch.cat(parts, dim=dim)
+
+
+@contextmanager
+def join(device: str) -> Iterator[Workers]:
+    """Join the processes that `torchrun` has started, or be the only one. `device`: "auto", "cpu", "cuda", "cuda:1"."""
+    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    place = _device(device, local if world > 1 else None)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if world == 1:
+        yield Workers(device=place)
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Workers(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()
+
+
+def was_restarted() -> bool:
+    """Tell whether `torchrun` has started the processes anew after one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def has_bfloat16(device: str) -> bool:
+    """Tell whether products in bfloat16 are faster than in float32 there: on GPUs, and on processors made for them."""
+    if _device(device, None).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _device(name: str, local: int | None) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise MismatchError(f"the device {name!r} is none; expected auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise MismatchError(f"the device {name!r} is not one that training knows; expected auto, cpu, cuda or cuda:1")
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        raise MismatchError(f"there is no {name} here; take --device cpu, or a build of torch for CUDA")
+    number = local if local is not None else device.index or 0
+    if number >= torch.cuda.device_count():
+        raise MismatchError(
+            f"there are {torch.cuda.device_count()} CUDA devices here, and {name} number {number} is none"
+        )
+    return torch.device("cuda", number)

@@ -1,0 +1,327 @@
+"""What a training run can be told: units, heads, texts, parts, patience, a model to go on from, many processes."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import make_checkpoint, make_config
+from elmokit.checkpoint import read_native, write_native
+from elmokit.errors import MismatchError, TextError
+from elmokit.head import AdaptiveSoftmax, read_head
+from elmokit.model import load
+from elmokit.reading import Splitter
+from elmokit.text import UNKNOWN
+from elmokit.train import run
+from elmokit.train.corpus import Block, Corpus, CorpusWriter, Splitting, write_corpus
+from elmokit.train.initial import initial_head
+from elmokit.train.recipe import Recipe
+from elmokit.train.vocabulary import build_lexicon
+from test_train import make_settings, make_text
+
+WORDS = ("<S>", "</S>", "<UNK>", "the", "dog", "sees", "fish", ".")
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(make_text(600))
+    return path
+
+
+def train(settings, out, **options):
+    return run.train(settings, out, progress=False, **options)
+
+
+# ---------------------------------------------------------------- texts on disk
+
+sentences_of_words = st.lists(
+    st.lists(st.text(st.characters(exclude_categories=()), min_size=1, max_size=5), min_size=1, max_size=6), max_size=9
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sentences=sentences_of_words)
+def test_a_block_is_read_as_it_was_written(tmp_path_factory, sentences):
+    """Any words that Python can hold, lone surrogates and line breaks among them."""
+    path = tmp_path_factory.getbasetemp() / "block.npz"
+    Block.of(sentences).save(path)
+    assert spelled_out(Block.load(path)) == sentences
+
+
+def spelled_out(block):
+    words = iter([block.words[number] for number in block.tokens])
+    return [list(itertools.islice(words, int(n))) for n in block.lengths]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_blocks_are_the_same_for_any_number_of_processes(tmp_path, monkeypatch, processes):
+    """Held-out sentences are those whose marks say so, so that alike sentences are never on both sides."""
+    monkeypatch.setattr("elmokit.train.corpus.BLOCK_TOKENS", 500)
+    lines = make_text(2000).splitlines()
+    train_part, heldout = CorpusWriter(tmp_path / "train"), CorpusWriter(tmp_path / "heldout")
+    write_corpus(lines, Splitting(Splitter(), heldout_every=4), train_part, heldout, processes=processes)
+    found = [write.close() for write in (train_part, heldout)]
+    a, b = ([" ".join(s) for i in range(len(c.places)) for s in spelled_out(c.block(i))] for c in found)
+    assert sorted(a + b) == sorted(lines)
+    assert not set(a) & set(b)
+    assert a == [line for line in lines if line in set(a)]
+    assert [c.facts.sentences for c in found] == [len(a), len(b)]
+    assert train_part.counts == Counter(" ".join(a).split())
+    assert Corpus.load(tmp_path / "train").digest == found[0].digest
+
+
+def test_rare_words_are_not_counted_beyond_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("elmokit.train.corpus.MOST_WORDS", 10)
+    writer = CorpusWriter(tmp_path)
+    for start in range(0, 40, 5):
+        block = Block.of([["often", "often", *(f"w{i}" for i in range(start, start + 5))]])
+        writer.add(block, writer.facts)
+    assert writer.counts["often"] == 16
+    assert len(writer.counts) <= 10
+
+
+def test_a_text_from_standard_input_is_read_once(text, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "elmokit", "train", "-", "--out", str(out), "--preset", "tiny", "--epochs", "0.3"]
+    command += ["--batch-size", "4", "--threads", "1", "--precision", "float32", "--processes", "1", "--min-count", "1"]
+    with text.open() as stream:
+        done = subprocess.run(command, stdin=stream, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "held-out perplexity" in done.stdout
+    assert "standard input" in (out / "README.md").read_text()
+    assert (out / "curve.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("content", "heldout", "note"),
+    [
+        (make_text(600), "the dog sees fish .\n" * 30, "are held-out sentences too"),
+        (("the dog sees fish . " * 40 + "\n") * 10, "a b\n", "one sentence a line"),
+        (make_text(600).replace(" .", "."), "a b\n", "does not look tokenised"),
+        (make_text(600), "a b\n", "useful models begin"),
+    ],
+)
+def test_what_users_get_wrong_is_said(tmp_path, capsys, content, heldout, note):
+    (tmp_path / "text.txt").write_text(content)
+    (tmp_path / "heldout.txt").write_text(heldout)
+    chosen = make_settings(tmp_path / "text.txt", heldout=str(tmp_path / "heldout.txt"), recipe={"epochs": 0.01})
+    run.train(chosen, tmp_path / "out", progress=True)
+    assert note in capsys.readouterr().err
+
+
+def test_text_that_is_all_held_out_is_refused(text, tmp_path):
+    with pytest.raises(TextError, match="nearly all sentences"):
+        train(make_settings(text, heldout=str(text)), tmp_path / "out")
+
+
+# ---------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize("unit", ["bytes", "characters", "words"])
+def test_every_unit_learns_and_opens_again(text, tmp_path, unit):
+    out = tmp_path / "out"
+    summary = train(make_settings(text, unit=unit, recipe={"epochs": 8.0}), out)
+    assert summary.perplexity < 3.5
+    elmo = load(out)
+    assert next(elmo.embed([["the", "dog", "Ж"]])).shape == (3, 8)
+    assert ("char_embed" in read_native(out).arrays) == (unit != "words")
+
+
+def test_a_lexicon_holds_what_is_frequent_enough():
+    marks = ("<S>", "</S>", UNKNOWN, "<bow>", "<eow>")
+    counts = Counter({"ab": 3, "b\n": 4, "c": 2, "語": 5})
+    assert build_lexicon(counts, marks, "<pad>") == (*marks, "b", "語", "a", "<pad>")
+
+
+def test_proteins_are_sequences_of_symbols(tmp_path):
+    generator = np.random.default_rng(0)
+    records = ("".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 30)) for _ in range(900))
+    fasta = tmp_path / "p.fasta"
+    fasta.write_text("".join(f">{i}\n{record}\n" for i, record in enumerate(records)))
+    train(make_settings(fasta, recipe={"epochs": 1.0}), tmp_path / "out")
+    assert set(read_native(tmp_path / "out").vocabulary) == {"<S>", "</S>", "<UNK>", *"ACDEFGHIKLMNPQRSTVWY"}
+
+
+@pytest.mark.parametrize("n_layers", [1, 4, 8])
+def test_any_number_of_layers(text, tmp_path, n_layers):
+    config = make_config(n_layers=n_layers, n_highway=2, activation="tanh", filters=((1, 4), (4, 4)))
+    train(replace(make_settings(text, recipe={"epochs": 0.2}), config=config), tmp_path / "out")
+    assert next(load(tmp_path / "out").embed([["the"]], layers="all")).shape == (n_layers + 1, 1, 8)
+
+
+# ---------------------------------------------------------------- heads
+
+
+def test_an_adaptive_head_is_torchs(tmp_path):
+    """Against torch.nn.AdaptiveLogSoftmaxWithLoss with the same weights (its tails have no bias)."""
+    counts = np.arange(200, 0, -1)
+    arrays = initial_head(Recipe(softmax="adaptive"), counts, 16)
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.normal(0, 0.3, a.shape).astype(np.float32) for name, a in arrays.items()}
+    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if "tail" in name and name.endswith("bias")}
+    head = AdaptiveSoftmax.from_arrays(arrays)
+    assert head.bounds == [20, 80, 200]
+    theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(16, 200, [20, 80], div_value=4.0, head_bias=True)
+    names = {"head.weight": "head.weight", "head.bias": "head.bias"}
+    for k in (0, 1):
+        names |= {f"tail.{k}.0.weight": f"tail.{k}.down", f"tail.{k}.1.weight": f"tail.{k}.out"}
+    theirs.load_state_dict({name: torch.tensor(arrays[f"softmax.{ours}"]) for name, ours in names.items()})
+    x, targets = torch.randn(50, 16, generator=torch.Generator().manual_seed(1)), torch.arange(0, 200, 4)
+    torch.testing.assert_close(head.log_probabilities(x, targets), theirs(x, targets).output)
+    torch.testing.assert_close(head.all_log_probabilities(x), theirs.log_prob(x))
+    whole = head.all_log_probabilities(x)
+    torch.testing.assert_close(whole.exp().sum(1), torch.ones(50))
+
+
+def test_an_adaptive_head_starts_from_word_frequencies():
+    counts = np.array([2, 2, 4, 300, 200, 100, 50, 20, 10, 5, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1])
+    head = AdaptiveSoftmax.from_arrays(initial_head(Recipe(softmax="adaptive"), counts, 8))
+    shares = head.all_log_probabilities(torch.randn(3, 8)).exp().detach().numpy()
+    np.testing.assert_allclose(shares, np.tile((counts + 0.5) / (counts + 0.5).sum(), (3, 1)), rtol=0.05, atol=1e-3)
+
+
+def test_an_adaptive_head_is_trained_and_kept(text, tmp_path):
+    out = tmp_path / "out"
+    summary = train(make_settings(text, recipe={"softmax": "adaptive", "epochs": 8.0}), out)
+    assert summary.perplexity < 4
+    checkpoint = read_native(out)
+    assert isinstance(read_head(checkpoint.arrays), AdaptiveSoftmax)
+    from elmokit.formats import lost_in
+
+    assert "the softmax head" in lost_in(checkpoint, "allennlp")
+
+
+def test_a_tied_head_predicts_with_the_vectors_it_reads(text, tmp_path):
+    out = tmp_path / "out"
+    summary = train(make_settings(text, unit="words", recipe={"tie": True, "epochs": 8.0, "learning_rate": 0.01}), out)
+    assert summary.perplexity < 4
+    arrays = read_native(out).arrays
+    np.testing.assert_array_equal(arrays["embedding"], arrays["softmax.weight"])
+    with pytest.raises(MismatchError, match="take --unit words"):
+        train(make_settings(text, recipe={"tie": True}), tmp_path / "other")
+
+
+# ---------------------------------------------------------------- how it is trained
+
+
+def losses_of(out):
+    return [
+        entry["loss"]
+        for entry in map(json.loads, (out / "training" / "log.jsonl").read_text().splitlines())
+        if "loss" in entry
+    ]
+
+
+@pytest.mark.parametrize("softmax", [{"softmax": "full"}, {"softmax": "sampled", "samples": 5}])
+def test_a_batch_read_in_parts_is_the_same_update(text, tmp_path, softmax):
+    recipe = {"dropout": 0.0, "batch_size": 8, "epochs": 1.0, **softmax}
+    whole = train(make_settings(text, recipe=recipe), tmp_path / "whole")
+    parts = train(make_settings(text, recipe={**recipe, "accumulate": 4}), tmp_path / "parts")
+    np.testing.assert_allclose(losses_of(tmp_path / "whole"), losses_of(tmp_path / "parts"), rtol=1e-5)
+    assert abs(whole.perplexity - parts.perplexity) < 1e-3 * whole.perplexity
+
+
+def test_a_run_ends_when_it_learns_nothing_more(text, tmp_path):
+    chosen = make_settings(text, evaluate_every=5, patience=2, recipe={"learning_rate": 1e-9, "epochs": 3.0})
+    summary = train(chosen, tmp_path / "out")
+    assert summary.finished
+    # Held-out perplexity moves by rounding alone, so two evaluations without a better one come soon.
+    assert summary.steps < 200
+
+
+def test_the_order_of_the_document_is_kept_on_request(text, tmp_path):
+    from elmokit.train.loop import Trainer
+    from elmokit.train.prepare import prepare
+    from elmokit.train.workers import Workers
+
+    chosen = make_settings(text)
+    prepared = prepare(chosen, tmp_path / "corpus", None, progress=False)
+    first = " ".join(spelled_out(prepared.train.block(0))[0])
+    for shuffled in (False, True):
+        trainer = Trainer(chosen.recipe, prepared, Workers(), shuffled=shuffled)
+        stretch = trainer.streams._stretch(0, 0)
+        assert (stretch.sentences[0] == 0) is not shuffled
+    assert first in text.read_text()
+
+
+# ---------------------------------------------------------------- going on from a model
+
+
+def test_fine_tuning_a_model_with_a_head(text, tmp_path):
+    """A model of other words, then the same on this text: perplexity before and after, the head's words kept."""
+    old = tmp_path / "old.txt"
+    old.write_text(make_text(600, seed=5).replace("dog", "fox").replace("fish", "dog"))
+    train(make_settings(old, recipe={"epochs": 3.0}), tmp_path / "old")
+    source = read_native(tmp_path / "old")
+    chosen = make_settings(text, start=str(tmp_path / "old"), recipe={"epochs": 4.0})
+    summary = train(replace(chosen, config=source.config), tmp_path / "new", start=source)
+    assert summary.perplexity < 0.8 * summary.before
+    assert read_native(tmp_path / "new").vocabulary == source.vocabulary
+    assert "perplexity before training on this text" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_fine_tuning_a_model_without_a_head_fits_one_first(text, tmp_path):
+    """While the new head is fitted the network does not move; then it does."""
+    source = make_checkpoint(scale=0.2)
+    write_native(source, tmp_path / "bare")
+    from elmokit.train.loop import Trainer
+    from elmokit.train.prepare import prepare
+    from elmokit.train.workers import Workers
+
+    chosen = make_settings(text, start=str(tmp_path / "bare"), recipe={"epochs": 2.0, "head_share": 0.5})
+    prepared = prepare(chosen, tmp_path / "corpus", source, progress=False)
+    trainer = Trainer(chosen.recipe, prepared, Workers())
+    while trainer.progress.step < trainer.head_steps:
+        trainer.step()
+    assert all((trainer.network.arrays()[name] == source.arrays[name]).all() for name in source.arrays)
+    assert trainer.head.exact.weight.detach().any()
+    trainer.step()
+    assert any((trainer.network.arrays()[name] != source.arrays[name]).any() for name in source.arrays)
+    summary = train(chosen, tmp_path / "out", start=source)
+    assert summary.perplexity < summary.before < 15
+
+
+# ---------------------------------------------------------------- many processes
+
+
+def torchrun(arguments, *, processes=2, restarts=0, timeout=300):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--max-restarts", str(restarts), "--master-port", "0", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "127.0.0.1:0", "-m", "elmokit", "train", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+def arguments_for(text, out, *more):
+    fixed = "--preset tiny --epochs 0.5 --batch-size 4 --unroll 10 --dropout 0 --min-count 1 --precision float32"
+    return [text, "--out", out, *fixed.split(), "--processes", "1", "--device", "cpu", *more]
+
+
+def test_two_processes_do_what_one_does(text, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = torchrun(arguments_for(text, two, "--softmax", "sampled", "--samples", "5"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("held-out perplexity") == 1
+    single = [sys.executable, "-m", "elmokit", "train", *map(str, arguments_for(text, one))]
+    single += ["--softmax", "sampled", "--samples", "5", "--threads", "1"]
+    subprocess.run(single, check=True, capture_output=True, timeout=300)
+    np.testing.assert_allclose(losses_of(one), losses_of(two), rtol=1e-4)
+    a, b = (read_native(out).arrays for out in (one, two))
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_rows_that_processes_cannot_share_are_refused(text, tmp_path):
+    done = torchrun([*arguments_for(text, tmp_path / "out"), "--batch-size", "5"])
+    assert done.returncode != 0
+    assert "a batch of 5 rows cannot be shared by 2 processes" in done.stderr
