@@ -120,3 +120,28 @@ def test_refusals(folder, tmp_path):
         loaded(folder, full=True)
     with pytest.raises(MismatchError, match="layers: expected 'all', 'top', 'average', found 'bottom'"):
         loaded(folder).get_elmo_vectors([["a"]], warmup=False, layers="bottom")
+
+
+def test_substitutes_of_both_directions(oracles):
+    """Log-probabilities are those that bilm-tf recorded; sentences are strings or lists of tokens."""
+    folder = oracles / "tfckpt-char2"
+    model = ElmoModel()
+    model.load(folder, full=True)
+    sentences, expected = read_lines(folder / "scored.txt"), np.load(folder / "expected.npz")
+    found = model.get_elmo_substitutes([" ".join(sentences[0]), *sentences[1:]], topn=1000, nodelimiters=False)
+    for k, (sentence, words) in enumerate(zip(sentences, found, strict=True)):
+        targets = expected[f"target_ids_{k}"][1:-1]
+        assert len(words) == len(sentence)
+        recorded = {"forward": expected[f"logp_forward_{k}"][:-1], "backward": expected[f"logp_backward_{k}"][1:]}
+        for i, (word, row) in enumerate(zip(words, targets, strict=True)):
+            for way, logs in recorded.items():
+                place = word[way]["candidates"].index(row)
+                assert word[way]["candidate_words"][place] == word["word"]
+                np.testing.assert_allclose(word[way]["logp"][place], logs[i], atol=6e-5)
+                assert word[way]["logp"] == sorted(word[way]["logp"], reverse=True)
+    for word in model.get_elmo_substitutes(sentences[:1], topn=2)[0]:
+        for way in recorded:
+            assert len(word[way]["candidates"]) == 2
+            assert not {"<S>", "</S>"} & set(word[way]["candidate_words"])
+    with pytest.raises(MismatchError, match="no softmax head"):
+        model.load(oracles / "alnlp-max30", full=True)

@@ -23,7 +23,8 @@ LEAVES = {
     "sinks": TIER_0,
     "job": [*SPINE, "sinks"],
     "train": SPINE,
-    "compat": [*SPINE, "sinks", "job"],
+    "lm": SPINE,
+    "compat": [*SPINE, "sinks", "job", "lm"],
 }
 EVERYTHING = [*SPINE, *LEAVES, "cli"]
 MAY_IMPORT = {
@@ -38,7 +39,20 @@ OWNERS = {
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
     "pydantic": {"config"},
-    "torch": {"formats", "kernels", "mirror", "network", "head", "padded", "model", "job", "train", "compat", "cli"},
+    "torch": {
+        "formats",
+        "kernels",
+        "mirror",
+        "network",
+        "head",
+        "padded",
+        "model",
+        "job",
+        "train",
+        "lm",
+        "compat",
+        "cli",
+    },
     "pyarrow": {"sinks", "reading"},
     "syntok": {"reading"},
     "tqdm": {"cli", "download", "job", "train"},

@@ -20,6 +20,7 @@ from elmokit import hub
 from elmokit.checkpoint import read_bytes, read_json, replace_file
 from elmokit.download import digest, download, explained
 from elmokit.errors import DownloadError, UnknownModel
+from elmokit.formats import BUNDLED
 
 CATALOG = Path(__file__).with_name("catalog.json")
 _RECORD = "fetched.json"
@@ -110,7 +111,7 @@ def cache_folder() -> Path:
 
 
 def locate(name: str | Path, *, revision: str | None = None, offline: bool = False, token: str | None = None) -> Path:
-    """Return where a model is: a path that exists, else a hub repository "user/name", else a published model's name.
+    """Return where a model is: a path, "bundled", a hub repository "user/name", or a published model's name.
 
     What is not here yet is fetched, unless `offline`. `revision` and `token` are for the hub. Raises `UnknownModel`
     where nothing is known by that name, `DownloadError` where it cannot be fetched.
@@ -119,6 +120,8 @@ def locate(name: str | Path, *, revision: str | None = None, offline: bool = Fal
         raise UnknownModel("the name of the model is empty; name a path, a hub repository or a published model")
     if Path(name).exists() or Path(f"{name}.index").exists():  # a TensorFlow checkpoint is named by its prefix
         return Path(name)
+    if str(name) == "bundled":
+        return BUNDLED
     if hub.is_repo_id(str(name)):
         return hub.resolve(str(name), revision=revision, offline=offline, token=token)
     try:

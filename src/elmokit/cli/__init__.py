@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from elmokit.cli import embed, models, train
+from elmokit.cli import embed, lm, models, train
 from elmokit.cli.options import notice
 from elmokit.errors import ElmoError
 
@@ -39,7 +39,17 @@ def elmo(
     """
 
 
-for _command in (embed.embed, models.info, models.convert, models.models, models.fetch, train.train):
+for _command in (
+    embed.embed,
+    models.info,
+    models.convert,
+    models.models,
+    models.fetch,
+    train.train,
+    lm.perplexity,
+    lm.score,
+    lm.substitutes,
+):
     app.command()(_command)
 
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from elmokit import formats
+from elmokit.checkpoint import head_words
 from elmokit.errors import MismatchError
+from elmokit.lm import LanguageModel
 from elmokit.model import Carry, Elmo
 from elmokit.padded import blank_word
 
@@ -44,7 +46,7 @@ class ElmoModel:
     ) -> None:
         """Read a model folder or archive of any format; `full` asks for a model with its softmax head."""
         source = formats.read(path)
-        if full and "softmax.weight" not in source.arrays:
+        if full and not head_words(source.arrays):
             raise MismatchError(f"{path} has no softmax head, which full=True asks for; name a TensorFlow checkpoint")
         self._elmo = Elmo(source)
         self.batch_size = max_batch_size
@@ -79,6 +81,47 @@ class ElmoModel:
         sums = np.einsum("b...td,bt->b...d", vectors, within_BT)
         lengths = np.linalg.norm(sums.reshape(len(sums), -1), axis=1)
         return sums / np.where(lengths > 0, lengths, 1.0).reshape(-1, *[1] * (sums.ndim - 1))
+
+    def get_elmo_substitutes(
+        self, data: Sequence[str | Sequence[str]], topn: int = 3, nodelimiters: bool = True
+    ) -> list[list[dict[str, Any]]]:
+        """Return for each word of each sentence what both directions expect in its place; needs a softmax head.
+
+        Each word is a dictionary of "word" (<UNK> where the vocabulary lacks it), "forward" and "backward"; these hold
+        `topn` "candidates" (rows of the vocabulary), "candidate_words" and "logp", likeliest first, without the
+        sentence marks if `nodelimiters`. Unlike there, "logp" are log-probabilities (natural logarithms, to 4 places)
+        given the whole context, every sentence starts afresh, and none is left out.
+        """
+        model = LanguageModel(self._loaded())
+        begin, end, unknown = model.marks
+        left_out = torch.tensor([begin, end] if nodelimiters else [], dtype=torch.int64)
+        found = []
+        for sentence in data:
+            words = sentence.split() if isinstance(sentence, str) else list(sentence)
+            both = [self._candidates(model, logs_TV, left_out, topn) for logs_TV in model.distributions(words)]
+            known = [model.vocabulary[model.rows.get(word, unknown)] for word in words]
+            found.append(
+                [
+                    {"word": word, "forward": forward, "backward": backward}
+                    for word, forward, backward in zip(known, *both, strict=True)
+                ]
+            )
+        return found
+
+    @staticmethod
+    def _candidates(
+        model: LanguageModel, logs_TV: torch.Tensor, left_out: torch.Tensor, n: int
+    ) -> list[dict[str, Any]]:
+        logs_TV = logs_TV.index_fill(1, left_out, -torch.inf)
+        best = torch.topk(logs_TV, min(n, logs_TV.shape[1] - len(left_out)))
+        return [
+            {
+                "candidates": rows,
+                "candidate_words": [model.vocabulary[row] for row in rows],
+                "logp": [round(value, 4) for value in values],
+            }
+            for rows, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def _vectors(
         self, texts: Sequence[Sequence[str]], *, warmup: bool, layers: Layers
