@@ -19,11 +19,19 @@ RESULTS = Path(__file__).parent / "results" / "ablation.json"
 
 # All runs: shape tiny, one pass, 32 rows of 20 places, dropout 0.1, seed 1, unless the variant differs.
 COMMON = ["--preset", "tiny", "--epochs", "1", "--min-count", "3", "--seed", "1", "--evaluate-every", "1000000"]
-DEFAULT = {"--batch-size": "32", "--unroll": "20", "--samples": "2048", "--dropout": "0.1"}
+DEFAULT = {
+    "--softmax": "sampled",
+    "--precision": "float32",
+    "--batch-size": "32",
+    "--unroll": "20",
+    "--samples": "2048",
+    "--dropout": "0.1",
+}
 VARIANTS = {
     "published: Adagrad 0.2": {"--optimizer": "adagrad"},
     "AdamW 0.002, warm-up, cosine": {},
-    "full softmax": {"--samples": "0"},
+    "full softmax": {"--softmax": "full"},
+    "adaptive softmax": {"--softmax": "adaptive"},
     "no dropout": {"--dropout": "0"},
     "16 rows of 20": {"--batch-size": "16"},
     "64 rows of 20": {"--batch-size": "64"},
@@ -33,6 +41,12 @@ VARIANTS = {
     "learning rate 0.001": {"--learning-rate": "0.001"},
     "512 negatives": {"--samples": "512"},
     "dropout 0.2": {"--dropout": "0.2"},
+    "learning rate 0.008": {"--learning-rate": "0.008"},
+    "characters": {"--unit": "characters"},
+    "words": {"--unit": "words"},
+    "words, tied head": {"--unit": "words", "--tie": ""},
+    "bfloat16": {"--precision": "bfloat16"},
+    "0.004, 16 rows of 20": {"--learning-rate": "0.004", "--batch-size": "16"},
 }
 
 
@@ -60,7 +74,7 @@ def run(changes: dict[str, str], arguments: argparse.Namespace) -> dict:
     out = arguments.work / f"run-{time.time_ns()}"
     command = [sys.executable, "-m", "elmokit", "train", arguments.text, "--out", str(out), *COMMON]
     command += ["--heldout", arguments.heldout, "--threads", arguments.threads]
-    command += [part for pair in options.items() for part in pair]
+    command += [part for pair in options.items() for part in pair if part]
     started = time.perf_counter()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started

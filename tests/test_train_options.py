@@ -231,6 +231,16 @@ def test_a_batch_read_in_parts_is_the_same_update(text, tmp_path, softmax):
     assert abs(whole.perplexity - parts.perplexity) < 1e-3 * whole.perplexity
 
 
+def test_bfloat16_follows_float32(text, tmp_path):
+    """The same run in both: losses stay together, and what is written is float32."""
+    recipe = {"dropout": 0.0, "epochs": 1.0}
+    for precision in ("float32", "bfloat16"):
+        train(make_settings(text, recipe={**recipe, "precision": precision}), tmp_path / precision)
+    np.testing.assert_allclose(losses_of(tmp_path / "float32"), losses_of(tmp_path / "bfloat16"), rtol=0.02)
+    assert losses_of(tmp_path / "float32") != losses_of(tmp_path / "bfloat16")
+    assert all(a.dtype == np.float32 for a in read_native(tmp_path / "bfloat16").arrays.values())
+
+
 def test_a_run_ends_when_it_learns_nothing_more(text, tmp_path):
     chosen = make_settings(text, evaluate_every=5, patience=2, recipe={"learning_rate": 1e-9, "epochs": 3.0})
     summary = train(chosen, tmp_path / "out")

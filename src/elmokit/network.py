@@ -69,7 +69,8 @@ class Highway(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (U, N) to (U, N)."""
-        return torch.lerp(x, torch.relu(self.transform(x)), torch.sigmoid(self.carry(x)))
+        new = torch.relu(self.transform(x))
+        return torch.lerp(x.to(new.dtype), new, torch.sigmoid(self.carry(x)))
 
 
 class WordEncoder(nn.Module):

@@ -83,7 +83,7 @@ def train(
     from elmokit.train import run
     from elmokit.train.recipe import DEFAULT_RATES, FINE_TUNING_RATES, PRESETS, Recipe
     from elmokit.train.settings import Settings
-    from elmokit.train.workers import has_bfloat16
+    from elmokit.train.workers import gains_by_bfloat16
 
     set_threads(threads)
     if resume:
@@ -93,7 +93,10 @@ def train(
         raise typer.BadParameter("name at least one text, or '-'", param_hint="TEXT...")
     else:
         found = _start(start, weights=weights, softmax=softmax_file, vocabulary=vocabulary if softmax_file else None)
+        config = found.config if found else _options_file(options) if options else PRESETS[preset]
         rates = FINE_TUNING_RATES if found else DEFAULT_RATES
+        if precision == "auto":
+            precision = "bfloat16" if gains_by_bfloat16(device, config.lstm.dim) else "float32"
         recipe = Recipe(
             optimizer=optimizer,
             learning_rate=rates[optimizer] if learning_rate is None else learning_rate,
@@ -105,13 +108,13 @@ def train(
             tie=tie,
             dropout=dropout,
             head_share=head_share,
-            precision=("bfloat16" if has_bfloat16(device) else "float32") if precision == "auto" else precision,
+            precision=precision,
             epochs=epochs,
             seed=seed,
         )
         settings = Settings(
             texts=texts,
-            config=found.config if found else _options_file(options) if options else PRESETS[preset],
+            config=config,
             recipe=recipe,
             unit=unit,
             heldout=heldout,

@@ -169,12 +169,8 @@ class Trainer:
             parameter.data.copy_(tensors[name])
             suffix = f".{name}"
             keys = [k for k in tensors if k.startswith("optimizer.") and k.endswith(suffix)]
-            # The optimiser's count of updates is a number and stays on the CPU.
             self.optimizer.state[parameter] = {
-                key.removeprefix("optimizer.").removesuffix(suffix): tensors[key]
-                .clone()
-                .to(device if tensors[key].dim() else "cpu")
-                for key in keys
+                key.removeprefix("optimizer.").removesuffix(suffix): tensors[key].clone().to(device) for key in keys
             }
         h, c = tensors["state.h"].to(device), tensors["state.c"].to(device)
         self.states = [State(h[:, :, part].clone(), c[:, :, part].clone()) for part in self.parts]
@@ -211,7 +207,7 @@ def _optimizer(recipe: Recipe, network: list[nn.Parameter], head: list[nn.Parame
     groups = [{"params": network}, {"params": head}]
     if recipe.optimizer == "adagrad":
         return torch.optim.Adagrad(groups, lr=recipe.learning_rate, initial_accumulator_value=1.0, eps=0.0)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
 
 def _schedule(recipe: Recipe, step: int, total: int) -> float:

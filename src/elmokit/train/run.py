@@ -19,6 +19,7 @@ from elmokit.model import Elmo
 from elmokit.train import report
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.loop import Trainer
+from elmokit.train.memory import keep_freed_memory
 from elmokit.train.prepare import Prepared, prepare, reopen
 from elmokit.train.saved import SavedRun
 from elmokit.train.settings import Settings
@@ -116,6 +117,7 @@ class _Run:
     def __init__(
         self, settings: Settings, saved: SavedRun, prepared: Prepared, workers: Workers, *, progress: bool
     ) -> None:
+        keep_freed_memory()
         self.settings, self.saved, self.prepared, self.workers = settings, saved, prepared, workers
         self.progress = progress and workers.is_first
         self.trainer = Trainer(settings.recipe, prepared, workers, shuffled=not settings.document_order)

@@ -96,8 +96,18 @@ def sampled_loss(head: Softmax, x_NP: Tensor, targets_N: Tensor, *, samples: int
     drawn_S = drawn_S.to(x_NP.device)
     true_N = (x_NP * head.weight[targets_N]).sum(1) + head.bias[targets_N] - log_expected(targets_N, V, tries)
     logits_NS = torch.addmm(head.bias[drawn_S] - log_expected(drawn_S, V, tries), x_NP, head.weight[drawn_S].T)
-    logits_NS = logits_NS.masked_fill(targets_N[:, None] == drawn_S, -torch.inf)
-    return (torch.logaddexp(torch.logsumexp(logits_NS, 1), true_N) - true_N).mean()
+    logits_NS = _without_hits(logits_NS, targets_N, drawn_S, V)
+    logits = torch.cat([true_N[:, None], logits_NS], 1)
+    return nn.functional.cross_entropy(logits, torch.zeros_like(targets_N))
+
+
+def _without_hits(logits_NS: Tensor, targets_N: Tensor, drawn_S: Tensor, n_words: int) -> Tensor:
+    """Leave out of each row its own target, where that was drawn; at most one column a row, in place."""
+    column_V = torch.full((n_words,), -1, device=drawn_S.device).scatter_(
+        0, drawn_S, torch.arange(len(drawn_S), device=drawn_S.device)
+    )
+    rows = (column_V[targets_N] >= 0).nonzero()[:, 0]
+    return logits_NS.index_put_((rows, column_V[targets_N[rows]]), logits_NS.new_tensor(-torch.inf))
 
 
 def draw_log_uniform(n_words: int, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:

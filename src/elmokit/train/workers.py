@@ -112,11 +112,18 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def has_bfloat16(device: str) -> bool:
-    """Tell whether products in bfloat16 are faster than in float32 there: on GPUs, and on processors made for them."""
+# Of smaller layers a processor computes in bfloat16 more slowly than in float32 (docs/benchmarks.md).
+_CELLS_FOR_BFLOAT16 = 1024
+
+
+def gains_by_bfloat16(device: str, cells: int) -> bool:
+    """Tell whether products in bfloat16 are faster than in float32 there: on GPUs, and for layers of many cells on
+    processors made for it."""
     if _device(device, None).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return cells >= _CELLS_FOR_BFLOAT16 and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 def _device(name: str, local: int | None) -> torch.device:
