@@ -93,6 +93,29 @@ def train_note(result: dict[str, Any]) -> str:
     )
 
 
+def speed_lines(results: dict[str, Any]) -> list[str]:
+    """The table of train_speed.json, and a line for each shape about how it was measured."""
+    lines = ["| shape | trainer | tokens/s | against bilm-tf | of peak |", "|---|---|--:|--:|--:|"]
+    notes = []
+    for shape, measured in results.items():
+        theirs = measured["runs"]["bilm-tf"]["seconds_an_update"]
+        for name, run in measured["runs"].items():
+            ratios = [a / b for a, b in zip(theirs, run["seconds_an_update"], strict=True)]
+            against = f"{statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f})"
+            cells = [shape, name, f"{run['tokens_per_s']:,.0f}", "" if name == "bilm-tf" else against]
+            lines.append("| " + " | ".join([*cells, f"{run['of_peak']:.0%}"]) + " |")
+        options, versions, work = measured["options"], measured["versions"], measured["work_of_an_update"]
+        notes.append(
+            f"- {shape}: {measured['machine']['cpu']}, median of {len(theirs)} rounds, batches of "
+            f"{options['batch_size']} x {options['unroll_steps']}, {options['n_tokens_vocab']:,} words, "
+            f"{options['n_negative_samples_batch']:,} negatives; an update needs {work['gflop']} GFLOP "
+            f"({work['distinct_words']:.0f} distinct words); a large float32 product runs at "
+            f"{measured['matmul_gflops']:.0f} GFLOP/s; TensorFlow {versions['tensorflow']} on Python "
+            f"{versions['peer_python']}, torch {versions['torch']}."
+        )
+    return [*lines, "", *notes]
+
+
 def replace(page: str, name: str, lines: list[str]) -> str:
     """Put the lines between the comments `<!-- NAME -->` and `<!-- /NAME -->`, or at the end with new comments."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -105,7 +128,7 @@ def replace(page: str, name: str, lines: list[str]) -> str:
 
 def main() -> None:
     page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
-    for name, make in (("embed", embed_lines), ("train_peer", train_lines)):
+    for name, make in (("embed", embed_lines), ("train_peer", train_lines), ("train_speed", speed_lines)):
         file = HERE / "results" / f"{name}.json"
         if file.exists():
             page = replace(page, name, make(json.loads(file.read_text(encoding="utf-8"))))

@@ -31,7 +31,7 @@ from elmokit.train.evaluate import perplexity
 from elmokit.train.initial import initial_head
 from elmokit.train.recipe import PRESETS, Recipe
 from elmokit.train.settings import Settings
-from elmokit.train.softmax import draw_log_uniform, full_loss, log_expected, sampled_loss
+from elmokit.train.softmax import draw_log_uniform, full_loss, log_expected, sampled_losses
 from elmokit.train.streams import NO_TARGET, Packed, Streams
 from elmokit.train.vocabulary import SPECIALS, build_vocabulary, load_vocabulary
 
@@ -264,6 +264,11 @@ def test_log_uniform_draws_are_distinct_and_as_likely_as_stated():
     torch.testing.assert_close(seen / rounds, expected / rounds, atol=0.03, rtol=0.0)
 
 
+def sampled_loss(head, x, targets, *, samples, generator):
+    (loss,) = sampled_losses(head, x[None], targets[None], [draw_log_uniform(head.n_words, samples, generator)])
+    return loss
+
+
 def test_sampled_loss_draws_towards_the_full_loss():
     """With nearly all words drawn, the corrected loss is close to the exact one."""
     head, x = make_softmax(60, 4), torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
@@ -272,6 +277,31 @@ def test_sampled_loss_draws_towards_the_full_loss():
     full = full_loss(head, x, targets)
     sampled = torch.stack([sampled_loss(head, x, targets, samples=58, generator=generator) for _ in range(20)]).mean()
     assert abs(full - sampled).item() < 0.05 * full.item()
+
+
+def test_sampled_loss_and_its_gradients_are_those_of_its_definition():
+    """Written out: corrected scores of the true word and of the negatives but itself, cross-entropy of these."""
+    head, V = make_softmax(40, 4), 40
+    x = torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    targets = torch.randint(0, V, (2, 30), generator=torch.Generator().manual_seed(2))
+    draws = [draw_log_uniform(V, 12, torch.Generator().manual_seed(seed)) for seed in (3, 4)]
+    found = torch.stack(sampled_losses(head, x, targets, draws))
+    expected = []
+    for z, (drawn, tries) in enumerate(draws):
+        scores = x[z] @ head.weight.T + head.bias - log_expected(torch.arange(V), V, tries)
+        true = scores.gather(1, targets[z][:, None])
+        negatives = scores[:, drawn].masked_fill(targets[z][:, None] == drawn, -torch.inf)
+        expected.append((torch.logsumexp(torch.cat([true, negatives], 1), 1) - true[:, 0]).mean())
+    assert any((targets[z][:, None] == drawn).any() for z, (drawn, _) in enumerate(draws))
+    torch.testing.assert_close(found, torch.stack(expected))
+    weights = torch.tensor([1.0, 3.0])
+    inputs = [x, head.weight, head.bias]
+    for mine, theirs in zip(
+        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((torch.stack(expected) * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_the_softmax_that_suits_a_vocabulary():

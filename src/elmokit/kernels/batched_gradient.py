@@ -50,9 +50,10 @@ class _Lstmp(torch.autograd.Function):
         proj_clip: float | None,
     ) -> tuple[Tensor, Tensor]:
         T, Z, B, G = gates_TZBG.shape
-        activated = c_ZBD.new_empty(T, Z, B, G)
-        h, c = gates_TZBG.new_empty(T + 1, *h_ZBP.shape), c_ZBD.new_empty(T + 1, *c_ZBD.shape)
-        m, tanh_c = gates_TZBG.new_empty(T, Z, B, G // 4), c_ZBD.new_empty(T, Z, B, G // 4)
+        D, P = G // 4, h_ZBP.shape[-1]
+        activated = _directions_apart(c_ZBD, T, Z, B, G)
+        h, c = gates_TZBG.new_empty(T + 1, Z, B, P), c_ZBD.new_empty(T + 1, Z, B, D)
+        m, tanh_c = _directions_apart(gates_TZBG, T, Z, B, D), c_ZBD.new_empty(T, Z, B, D)
         h[0], c[0] = h_ZBP, c_ZBD
         sums = None if gates_TZBG.dtype == c_ZBD.dtype else torch.empty_like(gates_TZBG[0])
         for t in range(T):
@@ -66,7 +67,7 @@ class _Lstmp(torch.autograd.Function):
             if cell_clip is not None:
                 c[t + 1].clamp_(-cell_clip, cell_clip)
             torch.tanh(c[t + 1], out=tanh_c[t])
-            m[t] = o * tanh_c[t]
+            torch.mul(o, tanh_c[t], out=m[t])
             if projection is None:
                 h[t + 1] = m[t]
                 continue
@@ -81,29 +82,47 @@ class _Lstmp(torch.autograd.Function):
     def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:
         activated, kernel, projection, h, c, m, tanh_c = ctx.saved_tensors
         cell_clip, proj_clip = ctx.clips
-        dtype = h.dtype  # of products
-        dgates, dprojected = activated.new_empty(activated.shape, dtype=dtype), torch.empty_like(h[1:])
+        T, Z, B, G = activated.shape
+        slopes, do_slope, dc_slope, kept = _slopes(activated, c, tanh_c, cell_clip)
+        inside = None if proj_clip is None else h[1:].abs() < proj_clip  # a clipped value does not move
+        dgates, dprojected = (_directions_apart(h, T, Z, B, width) for width in (G, h.shape[-1]))
         dh, dc = torch.zeros_like(h[0]), dc_last.clone()
         back, back_projection = kernel.mT, None if projection is None else projection.mT
-        for t in reversed(range(len(activated))):
-            dprojected[t] = dy_TZBP[t] + dh
-            if proj_clip is not None:  # a clipped value does not move with what was clipped
-                dprojected[t].mul_(h[t + 1].abs() < proj_clip)
+        for t in reversed(range(T)):
+            torch.add(dy_TZBP[t], dh, out=dprojected[t])
+            if inside is not None:
+                dprojected[t].mul_(inside[t])
             dm = dprojected[t] if back_projection is None else torch.bmm(dprojected[t], back_projection)
-            i, j, f, o = activated[t].chunk(4, dim=-1)
-            dc.addcmul_(dm * o, 1 - tanh_c[t].square())
-            if cell_clip is not None:
-                dc.mul_(c[t + 1].abs() < cell_clip)
-            di, dj, df, do = dgates[t].chunk(4, dim=-1)
-            di.copy_(dc * j * (i * (1 - i)))
-            dj.copy_(dc * i * (1 - j.square()))
-            df.copy_(dc * c[t] * (f * (1 - f)))
-            do.copy_(dm * tanh_c[t] * (o * (1 - o)))
-            dc.mul_(f)
+            dc.addcmul_(dm, dc_slope[t])
+            torch.mul(dc.unsqueeze(-2), slopes[t], out=dgates[t, ..., : 3 * G // 4].unflatten(-1, (3, G // 4)))
+            torch.mul(dm, do_slope[t], out=dgates[t, ..., 3 * G // 4 :])
+            dc.mul_(kept[t])
             dh = torch.bmm(dgates[t], back)
         dkernel = _summed_product(h[:-1], dgates)
         dprojection = None if projection is None else _summed_product(m, dprojected)
         return dgates, dkernel, dprojection, dh, dc, None, None
+
+
+def _slopes(activated: Tensor, c: Tensor, tanh_c: Tensor, cell_clip: float | None) -> tuple[Tensor, ...]:
+    """Return all factors of the backward loop, computed for every step at once.
+
+    What dc is multiplied with to give the gradients of the gates i, j and f, (T, Z, B, 3, D); what dm is, for those of
+    o, and for what is added to dc; the share of dc that goes on to the step before. The clip is in them: a clipped cell
+    does not move with what was clipped.
+    """
+    i, j, f, o = activated.chunk(4, dim=-1)
+    inside = 1.0 if cell_clip is None else (c[1:].abs() < cell_clip).to(c.dtype)
+    kept = f * inside
+    slopes = torch.stack([i * (1 - i) * j * inside, i * (1 - j.square()) * inside, kept * (1 - f) * c[:-1]], dim=-2)
+    return slopes, o * (1 - o) * tanh_c, o * (1 - tanh_c.square()), kept
+
+
+def _directions_apart(like: Tensor, T: int, Z: int, B: int, width: int) -> Tensor:
+    """Return an empty (T, Z, B, width) in which each direction's steps lie one after the other.
+
+    So the products over all steps of a direction need no copy.
+    """
+    return like.new_empty(Z, T, B, width).transpose(0, 1)
 
 
 def _activate(gates_ZBG: Tensor) -> None:

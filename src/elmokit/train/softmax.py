@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,10 +68,8 @@ class SampledLoss(TrainedHead):
 
     def loss(self, x_ZNP: Tensor, targets_ZN: Tensor, generator: torch.Generator) -> Tensor:
         """See `TrainedHead.loss`."""
-        losses = [
-            sampled_loss(self.exact, x_NP, targets_N, samples=self.samples, generator=generator)
-            for x_NP, targets_N in zip(x_ZNP, targets_ZN, strict=True)
-        ]
+        draws = [draw_log_uniform(self.exact.n_words, self.samples, generator) for _ in x_ZNP]
+        losses = sampled_losses(self.exact, x_ZNP, targets_ZN, [(rows.to(x_ZNP.device), n) for rows, n in draws])
         return torch.stack(losses).mean()
 
 
@@ -89,25 +89,63 @@ def full_loss(head: Softmax, x_NP: Tensor, targets_N: Tensor) -> Tensor:
     return nn.functional.cross_entropy(head.logits(x_NP), targets_N)
 
 
-def sampled_loss(head: Softmax, x_NP: Tensor, targets_N: Tensor, *, samples: int, generator: torch.Generator) -> Tensor:
-    """Return the mean sampled loss (nats) with `samples` shared negatives, fewer than there are words."""
-    V = head.n_words
-    drawn_S, tries = draw_log_uniform(V, samples, generator)
-    drawn_S = drawn_S.to(x_NP.device)
-    true_N = (x_NP * head.weight[targets_N]).sum(1) + head.bias[targets_N] - log_expected(targets_N, V, tries)
-    logits_NS = torch.addmm(head.bias[drawn_S] - log_expected(drawn_S, V, tries), x_NP, head.weight[drawn_S].T)
-    logits_NS = _without_hits(logits_NS, targets_N, drawn_S, V)
-    logits = torch.cat([true_N[:, None], logits_NS], 1)
-    return nn.functional.cross_entropy(logits, torch.zeros_like(targets_N))
+def sampled_losses(
+    head: Softmax, x_ZNP: Tensor, targets_ZN: Tensor, draws: Sequence[tuple[Tensor, int]]
+) -> list[Tensor]:
+    """Return the mean sampled loss (nats) of each direction, with the negatives of its own of `draws`."""
+    V, N = head.n_words, targets_ZN.shape[1]
+    # All rows in one go: the gradient of each look-up is as large as the whole head.
+    rows = torch.cat([*(drawn_S for drawn_S, _ in draws), *targets_ZN])
+    sizes = [len(drawn_S) for drawn_S, _ in draws] + [N] * len(draws)
+    weights = nn.functional.embedding(rows, head.weight).split(sizes)
+    biases = nn.functional.embedding(rows, head.bias[:, None])[:, 0].split(sizes)
+    losses = []
+    for z, (drawn_S, tries) in enumerate(draws):
+        true = len(draws) + z
+        correction_S, correction_N = (log_expected(r, V, tries) for r in (drawn_S, targets_ZN[z]))
+        true_N = (x_ZNP[z] * weights[true]).sum(1) + biases[true] - correction_N
+        hits = _hits(targets_ZN[z], drawn_S, V)
+        losses.append(_SampledCrossEntropy.apply(x_ZNP[z], weights[z], biases[z] - correction_S, true_N, *hits))
+    return losses
 
 
-def _without_hits(logits_NS: Tensor, targets_N: Tensor, drawn_S: Tensor, n_words: int) -> Tensor:
-    """Leave out of each row its own target, where that was drawn; at most one column a row, in place."""
-    column_V = torch.full((n_words,), -1, device=drawn_S.device).scatter_(
-        0, drawn_S, torch.arange(len(drawn_S), device=drawn_S.device)
-    )
+def _hits(targets_N: Tensor, drawn_S: Tensor, n_words: int) -> tuple[Tensor, Tensor]:
+    """Return the places whose own target was drawn, and the column it stands in; both (hits,)."""
+    columns_S = torch.arange(len(drawn_S), device=drawn_S.device)
+    column_V = torch.full((n_words,), -1, device=drawn_S.device).scatter_(0, drawn_S, columns_S)
     rows = (column_V[targets_N] >= 0).nonzero()[:, 0]
-    return logits_NS.index_put_((rows, column_V[targets_N[rows]]), logits_NS.new_tensor(-torch.inf))
+    return rows, column_V[targets_N[rows]]
+
+
+class _SampledCrossEntropy(torch.autograd.Function):
+    """The mean of -log softmax at the true word, over it and the negatives of which it is not one.
+
+    One exponential serves value and gradient, which automatic differentiation would compute again. Products are in the
+    type of autocast, all else is float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NP: Tensor, weight_SP: Tensor, bias_S: Tensor, true_N: Tensor, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        device = x_NP.device.type
+        if torch.is_autocast_enabled(device):
+            x_NP, weight_SP = (a.to(torch.get_autocast_dtype(device)) for a in (x_NP, weight_SP))
+        p_NS = (x_NP @ weight_SP.T).float().add_(bias_S)
+        p_NS[rows, columns] = -torch.inf
+        highest_N1 = torch.maximum(p_NS.amax(1), true_N)[:, None]
+        p_NS.sub_(highest_N1).exp_()
+        true_N1 = torch.exp(true_N[:, None] - highest_N1)
+        sums_N1 = p_NS.sum(1, keepdim=True) + true_N1
+        ctx.save_for_backward(x_NP, weight_SP, p_NS.div_(sums_N1).to(x_NP.dtype), true_N1 / sums_N1)
+        return (sums_N1.log() + highest_N1 - true_N[:, None]).mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x_NP, weight_SP, p_NS, p_true_N1 = ctx.saved_tensors
+        scale = gradient / len(x_NP)
+        dx, dweight = (p_NS @ weight_SP).float() * scale, (p_NS.T @ x_NP).float() * scale
+        return dx, dweight, p_NS.sum(0, dtype=torch.float32) * scale, (p_true_N1[:, 0] - 1) * scale, None, None
 
 
 def draw_log_uniform(n_words: int, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:

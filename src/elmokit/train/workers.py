@@ -121,9 +121,9 @@ def gains_by_bfloat16(device: str, cells: int) -> bool:
     processors made for it."""
     if _device(device, None).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return cells >= _CELLS_FOR_BFLOAT16 and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    # Not public, and not in every version of torch.
+    asks = (getattr(torch.cpu, f"_is_{what}_supported", None) for what in ("avx512_bf16", "amx_tile"))
+    return cells >= _CELLS_FOR_BFLOAT16 and any(ask() for ask in asks if ask)
 
 
 def _device(name: str, local: int | None) -> torch.device:
