@@ -3,10 +3,13 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,12 +307,15 @@ def test_fine_tuning_a_model_without_a_head_fits_one_first(text, tmp_path):
 # ---------------------------------------------------------------- many processes
 
 
-def torchrun(arguments, *, processes=2, restarts=0, timeout=300):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--max-restarts", str(restarts), "--master-port", "0", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "127.0.0.1:0", "-m", "elmokit", "train", *map(str, arguments)]
+def torchrun_command(arguments, *, restarts=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--monitor-interval", "0.2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
+    return {"args": [*command, "-m", "elmokit", "train", *map(str, arguments)], "env": environment, "text": True}
+
+
+def torchrun(arguments):
+    return subprocess.run(**torchrun_command(arguments), capture_output=True, check=False, timeout=300)
 
 
 def arguments_for(text, out, *more):
@@ -335,3 +341,27 @@ def test_rows_that_processes_cannot_share_are_refused(text, tmp_path):
     done = torchrun([*arguments_for(text, tmp_path / "out"), "--batch-size", "5"])
     assert done.returncode != 0
     assert "a batch of 5 rows cannot be shared by 2 processes" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children of a process are found through /proc")
+def test_a_lost_process_is_restarted_and_the_run_goes_on(text, tmp_path):
+    """One of two workers is killed when a state has been saved; torchrun starts both again, and the end is the same."""
+    options = ["--save-every", "5", "--evaluate-every", "1000"]
+    done = torchrun([*arguments_for(text, tmp_path / "whole"), *options])
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        **torchrun_command([*arguments_for(text, out), *options], restarts=1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as agent:
+        deadline = time.monotonic() + 120
+        while not (out / "training" / "state.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        _, err = agent.communicate(timeout=300)
+    assert agent.returncode == 0, err[-3000:]
+    a, b = (read_native(folder).arrays for folder in (tmp_path / "whole", out))
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-6, err_msg=name)
