@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md from the results in this folder, between the marker comments there."""
+"""Write the tables of docs/benchmarks.md and docs/training.md from the results, between the marker comments there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "benchmarks.md"
+DOCS = HERE.parent / "docs"
 LABELS = {
     "elmokit": "elmokit {version}",
     "allennlp": "AllenNLP {version}",
@@ -116,25 +116,52 @@ def speed_lines(results: dict[str, Any]) -> list[str]:
     return [*lines, "", *notes]
 
 
+def ablation_lines(results: dict[str, Any]) -> list[str]:
+    """The table of ablation.json, shapes apart, the best first."""
+    lines = ["| one change | updates | forward | backward | mean | seconds |", "|---|--:|--:|--:|--:|--:|"]
+    for name, run in sorted(results["runs"].items(), key=lambda item: (item[1]["updates"] < 1000, item[1]["mean"])):
+        figures = (f"{run[key]:.1f}" for key in ("forward", "backward", "mean"))
+        lines.append("| " + " | ".join([name, f"{run['updates']:,}", *figures, str(run["seconds"])]) + " |")
+    return lines
+
+
+def gpu_lines(results: dict[str, Any]) -> list[str]:
+    """The table of many_gpus.json."""
+    lines = [
+        "| GPUs | rows a GPU | distinct words | GFLOP | compute, ms | sent, GB | sending, ms | sending / compute |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for step in results["steps"]:
+        share = step["communication_ms"] / step["compute_ms"]
+        keys = ("gpus", "rows_a_gpu", "distinct_words", "gflop", "compute_ms", "sent_gb", "communication_ms")
+        lines.append("| " + " | ".join([*(f"{step[key]:,}" for key in keys), f"{share:.2f}"]) + " |")
+    return lines
+
+
+TABLES = [
+    ("benchmarks.md", "embed", embed_lines),
+    ("benchmarks.md", "train_peer", train_lines),
+    ("benchmarks.md", "train_speed", speed_lines),
+    ("training.md", "ablation", ablation_lines),
+    ("training.md", "many_gpus", gpu_lines),
+]
+
+
 def replace(page: str, name: str, lines: list[str]) -> str:
-    """Put the lines between the comments `<!-- NAME -->` and `<!-- /NAME -->`, or at the end with new comments."""
+    """Put the lines between the comments `<!-- NAME -->` and `<!-- /NAME -->`."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    block = "\n".join([start, *lines, end])
-    if start not in page or end not in page:
-        return f"{page.rstrip()}\n\n{block}\n"
     before, rest = page.split(start, 1)
-    return before + block + rest.split(end, 1)[1]
+    return "\n".join([before + start, *lines, end]) + rest.split(end, 1)[1]
 
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
-    for name, make in (("embed", embed_lines), ("train_peer", train_lines), ("train_speed", speed_lines)):
-        file = HERE / "results" / f"{name}.json"
+    for page_name, name, make in TABLES:
+        page, file = DOCS / page_name, HERE / "results" / f"{name}.json"
         if file.exists():
-            page = replace(page, name, make(json.loads(file.read_text(encoding="utf-8"))))
+            lines = make(json.loads(file.read_text(encoding="utf-8")))
+            page.write_text(replace(page.read_text(encoding="utf-8"), name, lines), encoding="utf-8")
         else:
             print(f"{file.name} is not there: its table stays as it is", file=sys.stderr)
-    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,26 @@ def test_a_text_from_standard_input_is_read_once(text, tmp_path):
     assert (out / "curve.svg").read_text().startswith("<svg")
 
 
+def test_event_files_hold_the_curves_of_the_log(text, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(make_settings(text, tensorboard=True), tmp_path / "out")
+    log = [json.loads(line) for line in (tmp_path / "out/training/log.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(tmp_path / "out/training/tensorboard")).Reload()
+    for tag, key in (("loss", "loss"), ("perplexity", "mean"), ("forward", "forward")):
+        wanted = [(line["step"], line[key]) for line in log if key in line]
+        assert wanted
+        np.testing.assert_allclose([(event.step, event.value) for event in events.Scalars(tag)], wanted, rtol=1e-6)
+
+
+def test_a_run_without_the_package_that_draws_says_so(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    run.train(make_settings(text), tmp_path / "out")
+    assert "pip install 'elmokit[plot]'" in capsys.readouterr().err
+    assert not (tmp_path / "out/curve.svg").exists()
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "heldout", "note"),
     [

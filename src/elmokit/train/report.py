@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from elmokit.errors import MissingExtra, require
+from elmokit.errors import require
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.loop import Trainer
 from elmokit.train.settings import Settings
@@ -38,15 +38,12 @@ class Board:
             self.writer.close()
 
 
-def draw_curve(log: Path, target: Path) -> bool:
-    """Draw training loss and held-out perplexity against the tokens read, as SVG; return whether that could be done.
+def draw_curve(log: Path, target: Path) -> None:
+    """Draw training loss and held-out perplexity against the tokens read, as SVG.
 
-    It needs the extra `plot`, without which nothing is written.
+    Raises `MissingExtra` without the extra `plot`.
     """
-    try:
-        altair, _ = require("altair", extra="plot"), require("vl_convert", extra="plot")
-    except MissingExtra:
-        return False
+    altair, _ = require("altair", extra="plot"), require("vl_convert", extra="plot")
     points = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     curves = {
         "training loss, nats a token": [(p["places"], p["loss"]) for p in points if "loss" in p],
@@ -55,7 +52,6 @@ def draw_curve(log: Path, target: Path) -> bool:
     charts = [_chart(altair, title, curve) for title, curve in curves.items() if curve]
     if charts:
         altair.hconcat(*charts).save(str(target))
-    return bool(charts)
 
 
 def _chart(altair: Any, title: str, curve: list[tuple[float, float]]) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from elmokit.checkpoint import Checkpoint, write_native
-from elmokit.errors import MismatchError, OutputError, TrainingError
+from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError
 from elmokit.model import Elmo
 from elmokit.train import report
 from elmokit.train.evaluate import Perplexity
@@ -136,9 +136,16 @@ class _Run:
         self._save()
         self.board.close()
         if self.workers.is_first and self.saved.log_file.exists():
-            report.draw_curve(self.saved.log_file, self.saved.folder.parent / "curve.svg")
+            self._draw_curve()
         at = self.trainer.progress
         return Summary(at.best, at.before, at.step, at.places, finished, self.workers.is_first)
+
+    def _draw_curve(self) -> None:
+        """Draw the log; a model is no worse without the picture, so that what it needs is only said to be missing."""
+        try:
+            report.draw_curve(self.saved.log_file, self.saved.folder.parent / "curve.svg")
+        except MissingExtra as missing:
+            _say([f"curve.svg is not drawn: {missing}"], self.progress)
 
     def _loop(self, stopped: Sequence[int]) -> bool:
         """Do updates; return whether the run has come to its end."""
