@@ -380,7 +380,11 @@ def test_a_lost_process_is_restarted_and_the_run_goes_on(text, tmp_path):
             time.sleep(0.05)
         workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
         os.kill(int(workers[-1]), signal.SIGKILL)
-        _, err = agent.communicate(timeout=300)
+        try:
+            _, err = agent.communicate(timeout=200)
+        except subprocess.TimeoutExpired:  # or leaving the block would wait for ever
+            agent.terminate()
+            raise
     assert agent.returncode == 0, err[-3000:]
     a, b = (read_native(folder).arrays for folder in (tmp_path / "whole", out))
     for name in a:

@@ -40,10 +40,10 @@ def convert(
     source: Annotated[str, Argument(metavar="SRC", help=MODEL)],
     target: Annotated[Path, Argument(metavar="DST", help="folder to write; our own format: also a file, NAME.zip")],
     to: Annotated[
-        Literal["elmokit", "allennlp"],
+        Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs"],
         Option(
-            help="elmokit: config.json + model.safetensors; "
-            "allennlp: options.json + weights.hdf5, for AllenNLP and bilm-tf"
+            help="elmokit: config.json + model.safetensors; allennlp: options.json + weights.hdf5, for AllenNLP and "
+            "bilm-tf; bilm-tf: its TensorFlow checkpoint; elmoformanylangs: for that package"
         ),
     ] = "elmokit",
     dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file (elmokit only)")] = "float32",
@@ -56,12 +56,12 @@ def convert(
     ] = None,
 ) -> None:
     """Translate a model into another format, saying first what the target cannot hold."""
-    if to == "allennlp" and dtype != "float32":
-        raise typer.BadParameter("AllenNLP and bilm-tf read float32 only", param_hint="--dtype")
+    if to != "elmokit" and dtype != "float32":
+        raise typer.BadParameter("the older tools read float32 only", param_hint="--dtype")
     from elmokit import formats
 
     found = read_model(source, weights=weights, softmax=softmax, vocabulary=vocabulary)
-    if to == "allennlp" and target.suffix == ".zip":
+    if to != "elmokit" and target.suffix == ".zip":
         raise typer.BadParameter("only our own format is written as one file; name a folder", param_hint="DST")
     before = found
     if cache_words:

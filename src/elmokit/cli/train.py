@@ -51,7 +51,8 @@ def train(
         Literal["adamw", "adagrad"], Option(help="adagrad: as the published models were trained")
     ] = "adamw",
     learning_rate: Annotated[
-        float | None, Option(help="default: 0.002 for adamw (0.0005 with --from), 0.2 for adagrad")
+        float | None,
+        Option(help="default for adamw: 0.004, 0.002 beyond 1,024 cells, 0.0005 with --from; for adagrad: 0.2"),
     ] = None,
     batch_size: Annotated[int, Option(min=1, help="rows of text read side by side, by all processes together")] = 64,
     unroll: Annotated[int, Option(min=1, help="places of a row in one update")] = 20,
@@ -81,7 +82,7 @@ def train(
 ) -> None:
     """Train an ELMo from text, or continue an interrupted run; under torchrun, on many devices."""
     from elmokit.train import run
-    from elmokit.train.recipe import DEFAULT_RATES, FINE_TUNING_RATES, PRESETS, Recipe
+    from elmokit.train.recipe import PRESETS, Recipe, default_rate
     from elmokit.train.settings import Settings
     from elmokit.train.workers import gains_by_bfloat16
 
@@ -94,12 +95,12 @@ def train(
     else:
         found = _start(start, weights=weights, softmax=softmax_file, vocabulary=vocabulary if softmax_file else None)
         config = found.config if found else _options_file(options) if options else PRESETS[preset]
-        rates = FINE_TUNING_RATES if found else DEFAULT_RATES
+        rate = default_rate(optimizer, cells=config.lstm.dim, fine_tuning=found is not None)
         if precision == "auto":
             precision = "bfloat16" if gains_by_bfloat16(device, config.lstm.dim) else "float32"
         recipe = Recipe(
             optimizer=optimizer,
-            learning_rate=rates[optimizer] if learning_rate is None else learning_rate,
+            learning_rate=rate if learning_rate is None else learning_rate,
             batch_size=batch_size,
             unroll=unroll,
             accumulate=accumulate,

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
-from elmokit.checkpoint import CONFIG, WEIGHTS, Checkpoint, check_vocabulary, read_vocabulary, write_native
+from elmokit.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    check_vocabulary,
+    read_vocabulary,
+    write_native,
+    written_folder,
+)
 from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
@@ -14,7 +26,8 @@ from elmokit.formats.files import Files, Outermost, open_files
 
 # Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
 _FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
-Target = Literal["elmokit", "allennlp"]
+Target = Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs"]
+_FOREIGN: dict[Target, ModuleType] = {"allennlp": allennlp, "bilm-tf": bilm_tf, "elmoformanylangs": manylangs}
 Dtype = Literal["float32", "float16"]
 BUNDLED = Path(__file__).parents[1] / "models" / "en"
 
@@ -68,7 +81,7 @@ def read_files(files: Files) -> Checkpoint:
 
 def lost_in(checkpoint: Checkpoint, to: Target) -> list[str]:
     """Name what the model holds and the target format cannot."""
-    return [] if to == "elmokit" else allennlp.lost_in(checkpoint)
+    return [] if to == "elmokit" else list(_FOREIGN[to].lost_in(checkpoint))
 
 
 def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit", dtype: Dtype = "float32") -> None:
@@ -80,13 +93,29 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder; choose another place")
-    if to == "allennlp":
-        if target.suffix == ".zip":
-            raise MismatchError(f"{target}: only our own format is written as one file; name a folder")
-        if dtype != "float32":
-            raise MismatchError("AllenNLP and bilm-tf read float32 only; leave the dtype out, or write our own format")
-        allennlp.write(checkpoint, target)
-    elif target.suffix == ".zip":
+    if to != "elmokit" and target.suffix == ".zip":
+        raise MismatchError(f"{target}: only our own format is written as one file; name a folder")
+    if to != "elmokit" and dtype != "float32":
+        raise MismatchError("the older tools read float32 only; leave the dtype out, or write our own format")
+    if target.suffix == ".zip":
         native.write_file(checkpoint, target, dtype=dtype)
-    else:
-        write_native(checkpoint, target, dtype=dtype)
+        return
+    with _whole_folder(target) as folder:
+        if to == "elmokit":
+            write_native(checkpoint, folder, dtype=dtype)
+        else:
+            _FOREIGN[to].write(checkpoint, folder)
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target` to write to, whose files come to `target` when all are whole."""
+    folder = target.resolve().with_name(f".{target.resolve().name}.part")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # what a process left that was killed
+        yield folder
+        with written_folder(target):
+            for file in folder.iterdir():
+                file.rename(target / file.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -31,7 +31,7 @@ from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import softmax
 from elmokit.formats.files import Files, outermost
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
-from elmokit.formats.rules import Rule, check, reshaped, stacked, to_ours, to_theirs
+from elmokit.formats.rules import Rule, check, left_out, reshaped, stacked, to_ours, to_theirs
 
 OPTIONS, WEIGHTS, VOCABULARY = "options.json", "weights.hdf5", "vocab.txt"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -141,24 +141,18 @@ def write(checkpoint: Checkpoint, folder: str | Path) -> None:
         replace_file(folder / WEIGHTS, weights.getvalue())
         if "softmax.bias" in checkpoint.arrays:
             replace_file(folder / softmax.WEIGHTS, softmax.packed(checkpoint))
-        if _needs_vocabulary(checkpoint) and checkpoint.vocabulary is not None:
+        if needs_vocabulary(checkpoint) and checkpoint.vocabulary is not None:
             write_vocabulary(checkpoint.vocabulary, folder / VOCABULARY)
         replace_file(folder / OPTIONS, json.dumps(options).encode())
 
 
 def lost_in(checkpoint: Checkpoint) -> list[str]:
     """Name what a checkpoint holds that this format cannot."""
-    parts = {
-        "warm.h": "the warmed state",
-        "mix.gamma": "the trained mixes of layers",
-        "softmax.head.bias": "the softmax head",  # an adaptive one, which these tools do not have
-    }
-    lost = [what for name, what in parts.items() if name in checkpoint.arrays]
-    lost += ["the vocabulary"] if checkpoint.vocabulary is not None and not _needs_vocabulary(checkpoint) else []
-    return lost + (["the model card"] if checkpoint.card else [])
+    return left_out(checkpoint, head=True, vocabulary=needs_vocabulary(checkpoint))
 
 
-def _needs_vocabulary(checkpoint: Checkpoint) -> bool:
+def needs_vocabulary(checkpoint: Checkpoint) -> bool:
+    """Tell whether the vocabulary lists rows of something that is written: a table of words or a head."""
     return checkpoint.config.char_cnn is None or "softmax.bias" in checkpoint.arrays
 
 

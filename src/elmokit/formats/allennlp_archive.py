@@ -19,14 +19,14 @@ from elmokit.formats.files import Files, outermost
 from elmokit.formats.rules import Array, Rule, check, stacked, to_ours
 from elmokit.formats.torch_pickle import read_state_dict
 from elmokit.formats.torch_rules import (
-    biases,
     both_transposed,
     cell_names,
     convolution_rules,
+    gate_biases,
+    gates,
     highway_rules,
-    kernels,
+    in_our_parts,
     transposed,
-    with_kernels,
 )
 
 WEIGHTS = "weights.th"
@@ -58,7 +58,7 @@ def network_arrays(tensors: Mapping[str, Array], config: Config, *, where: str) 
     network = {name: array for name, array in tensors.items() if name != "_elmo_lstm._word_embedding.weight"}
     table = rules(config)
     check(table, {name: array.shape for name, array in network.items()}, where=where)
-    return with_kernels(to_ours(table, network.__getitem__))
+    return in_our_parts(to_ours(table, network.__getitem__))
 
 
 def _prefix(state: Mapping[str, Array], where: str) -> str:
@@ -117,7 +117,7 @@ def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
 
 
 def rules(config: Config) -> list[Rule]:
-    """Return the table for this shape, for reading only; a kernel comes in two parts, see `with_kernels`."""
+    """Return the table for this shape, for reading only, in parts that `in_our_parts` puts together."""
     lstm, cnn = config.lstm, config.char_cnn
     assert cnn is not None  # it was told by the characters
     encoder, P, D = "_elmo_lstm._token_embedder.", lstm.projection_dim, lstm.dim
@@ -125,16 +125,16 @@ def rules(config: Config) -> list[Rule]:
         Rule("char_embed", (_CHARACTERS,), (cnn.n_symbols + 1, cnn.embedding.dim), lambda a: a[0][1:]),
         *convolution_rules(cnn, f"{encoder}char_conv_{{}}"),
         *highway_rules(cnn, f"{encoder}_highways._layers.{{}}"),
-        Rule("projection.weight", (f"{encoder}_projection.weight",), (P, cnn.n_filters), transposed),
+        transposed("projection.weight", f"{encoder}_projection.weight", (P, cnn.n_filters)),
         Rule("projection.bias", (f"{encoder}_projection.bias",), (P,)),
     ]
     for k in range(lstm.n_layers):
         names = cell_names(k, "_elmo_lstm._elmo_lstm.")
         table += [
-            Rule(f"lstm.{k}.input", names["input"], (4 * D, P), kernels),
-            Rule(f"lstm.{k}.state", names["state"], (4 * D, P), kernels),
-            Rule(f"lstm.{k}.bias", names["bias"], (4 * D,), biases),
-            Rule(f"lstm.{k}.projection", names["projection"], (P, D), both_transposed),
+            gates(f"lstm.{k}.input", names["input"], (4 * D, P)),
+            gates(f"lstm.{k}.state", names["state"], (4 * D, P)),
+            gate_biases(f"lstm.{k}.bias", names["bias"], (4 * D,)),
+            both_transposed(f"lstm.{k}.projection", names["projection"], (P, D)),
         ]
     return table
 

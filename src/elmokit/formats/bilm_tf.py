@@ -6,23 +6,42 @@ that bilm-tf's `dump_weights` makes of it, spelled otherwise; layouts are the sa
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from elmokit.checkpoint import Arrays, Checkpoint, Config, Shape, check_arrays, check_vocabulary, parse_vocabulary
-from elmokit.errors import FormatError
+import numpy as np
+
+from elmokit.checkpoint import (
+    Arrays,
+    Checkpoint,
+    Config,
+    Shape,
+    check_arrays,
+    check_vocabulary,
+    parse_vocabulary,
+    replace_file,
+    write_vocabulary,
+    written_folder,
+)
+from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import allennlp
+from elmokit.formats.bundle_writer import write_bundle
 from elmokit.formats.files import Files, outermost
-from elmokit.formats.rules import Rule, check, to_ours
+from elmokit.formats.rules import Rule, check, left_out, to_ours, to_theirs
 from elmokit.formats.tensor_bundle import find_indexes, open_bundle, read_index
 from elmokit.text import BEGIN_SENTENCE, END_SENTENCE, UNKNOWN
 
 # What training keeps beside the network: counters, and the slots of Adagrad under the name of each variable.
 _COUNTERS, _SLOT = frozenset(("global_step", "train_perplexity")), "/Adagrad"
 _HEAD_WEIGHT, _HEAD_BIAS = "lm/softmax/W", "lm/softmax/b"
+_HEADS = {"softmax.weight": _HEAD_WEIGHT, "softmax.bias": _HEAD_BIAS}
+_ONE_LAYER = "lm/RNN_0/rnn/lstm_cell/kernel"  # where there is one layer, it has no number
 
 _MAX_NOTE = 1 << 20
 # Bytes of a vocabulary: on average for each word, and in all.
@@ -52,6 +71,64 @@ def read(files: Files) -> Checkpoint:
     words = _find_vocabulary(files, arrays)
     check_vocabulary(words, arrays, where=f"{where}: the vocabulary")
     return Checkpoint(config, arrays, words, source="bilm-tf, TensorFlow checkpoint")
+
+
+# ---------------------------------------------------------------- writing
+
+_PREFIX = "model.ckpt-0"
+# bilm-tf asks for these of every model, also where it does not train.
+_TRAINING = {
+    "bidirectional": True,
+    "dropout": 0.1,
+    "all_clip_norm_val": 10.0,
+    "batch_size": 128,
+    "unroll_steps": 20,
+    "n_negative_samples_batch": 8192,
+}
+
+
+def write(checkpoint: Checkpoint, folder: str | Path) -> None:
+    """Write options.json, model.ckpt-0.*, `checkpoint` and vocab.txt, which bilm-tf's `dump_weights` and `test` read.
+
+    Raises `MismatchError` for a network that bilm-tf does not have.
+    """
+    if later := checkpoint.config.later_options:
+        raise MismatchError(f"bilm-tf has no network like this one (options {', '.join(later)}); write our own format")
+    arrays = _without_adaptive_head(checkpoint.arrays)
+    options: dict[str, Any] = {**checkpoint.config.model_dump(exclude_none=True), **_TRAINING}
+    if cnn := options.get("char_cnn"):
+        cnn["n_characters"] = 261  # as training counts them
+    if _is_shared(arrays, checkpoint.config):
+        options["share_embedding_softmax"] = True
+        del arrays["softmax.weight"]
+    if rows := [len(arrays[name]) for name in ("softmax.bias", "embedding") if name in arrays]:
+        options["n_tokens_vocab"] = rows[0]
+    one_layer = checkpoint.config.lstm.n_layers == 1
+    shapes = dict.fromkeys([_ONE_LAYER] * one_layer + [_HEADS[name] for name in _HEADS if name in arrays], ())
+    bundle = write_bundle(to_theirs(rules(checkpoint.config, shapes), arrays), _PREFIX)
+    with written_folder(folder) as folder:
+        for name, content in bundle.items():
+            replace_file(folder / name, content)
+        replace_file(folder / "checkpoint", f'model_checkpoint_path: "{_PREFIX}"\n'.encode())
+        if checkpoint.vocabulary is not None and rows:
+            write_vocabulary(checkpoint.vocabulary, folder / allennlp.VOCABULARY)
+        replace_file(folder / allennlp.OPTIONS, json.dumps(options).encode())
+
+
+def lost_in(checkpoint: Checkpoint) -> list[str]:
+    """Name what a checkpoint holds that this format cannot."""
+    return left_out(checkpoint, head=True, vocabulary=allennlp.needs_vocabulary(checkpoint))
+
+
+def _without_adaptive_head(arrays: Arrays) -> Arrays:
+    return {name: array for name, array in arrays.items() if not name.startswith(("softmax.head.", "softmax.tail."))}
+
+
+def _is_shared(arrays: Arrays, config: Config) -> bool:
+    """Tell whether the head is the table of words, as with the option share_embedding_softmax."""
+    if config.char_cnn is not None or "softmax.weight" not in arrays:
+        return False
+    return np.array_equal(arrays["softmax.weight"], arrays["embedding"])
 
 
 # ---------------------------------------------------------------- which checkpoint
@@ -151,7 +228,7 @@ def _words(files: Files, name: str, rows: int) -> tuple[str, ...] | None:
 
 def rules(config: Config, shapes: Mapping[str, Shape]) -> list[Rule]:
     """Return the table for a network of this configuration and the head that is there."""
-    one_layer_names = "lm/RNN_0/rnn/lstm_cell/kernel" in shapes
+    one_layer_names = _ONE_LAYER in shapes
     network = [
         replace(rule, theirs=tuple(f"lm/{_respelled(name)}" for name in rule.theirs))
         for rule in allennlp.rules(config, one_layer_names=one_layer_names)

@@ -38,6 +38,11 @@ def unmasked(value: int) -> int:
     return (turned >> 17 | turned << 15) & 0xFFFFFFFF
 
 
+def masked(checksum: int) -> int:
+    """Return what TensorFlow and LevelDB store of a checksum."""
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _shortened(message: _Octets, width: int) -> _Octets:
     """Return a message of 32 * `width` bytes that has the same checksum; `width` is a power of two."""
     half = 32 * width

@@ -9,30 +9,34 @@ in training too, so that there can be no trained one and there is no number to a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from elmokit.checkpoint import Arrays, Checkpoint, read_json
+from elmokit.checkpoint import Arrays, Checkpoint, read_json, replace_file, written_folder
 from elmokit.config import Config, parse_config
-from elmokit.errors import FormatError
+from elmokit.errors import FormatError, MismatchError
 from elmokit.formats.files import Files
-from elmokit.formats.rules import Rule, check, to_ours
-from elmokit.formats.torch_pickle import read_state_dict
+from elmokit.formats.rules import Rule, check, left_out, to_ours, to_theirs
+from elmokit.formats.torch_pickle import packed_state_dict, read_state_dict
 from elmokit.formats.torch_rules import (
-    biases,
     both_transposed,
     cell_names,
     convolution_rules,
+    gate_biases,
+    gates,
     highway_rules,
-    kernels,
+    in_our_parts,
+    in_their_parts,
     transposed,
-    with_kernels,
 )
 from elmokit.text import BEGIN_WORD, END_WORD, PAD
 
 _OPTIONS, _EMBEDDER, _ENCODER = "config.json", "token_embedder.pkl", "encoder.pkl"
+_NETWORK = "network.json"  # as we name it
 _WORDS, _CHARACTERS = "word.dic", "char.dic"
 _MAX_OPTIONS, _MAX_LEXICON = 1 << 20, 1 << 28
 _MARKS = ["<bos>", "<eos>", "<oov>"]
@@ -68,13 +72,39 @@ def read(files: Files) -> Checkpoint:
     specials = [*_MARKS, BEGIN_WORD, END_WORD, PAD]
     characters = _unswapped(_lexicon(files, top + _CHARACTERS, specials)) if embedder.get("char_dim") else {}
     config = _config(encoder, embedder, n_characters=len(characters), where=where)
-    arrays = _read(files, top + _EMBEDDER, [*_table_rules(config, len(words)), *_character_rules(config)])
+    arrays = in_our_parts(_read(files, top + _EMBEDDER, _embedder_rules(config, len(words))))
     for name, lexicon in (("embedding", words), ("char_embed", characters)):
         if lexicon:  # one row for each symbol, in our order
             arrays[name] = arrays[name][list(lexicon.values())]
-    arrays |= with_kernels(_read(files, top + _ENCODER, _encoder_rules(config)))
+    arrays |= in_our_parts(_read(files, top + _ENCODER, _encoder_rules(config)))
     vocabulary, symbols = tuple(words) or None, tuple(characters) or None
     return Checkpoint(config, arrays, vocabulary, source="ELMoForManyLangs", characters=symbols)
+
+
+def write(checkpoint: Checkpoint, folder: str | Path) -> None:
+    """Write config.json, network.json, the lexicons and the two state dicts, which the package reads.
+
+    Raises `MismatchError` for a network that ELMoForManyLangs does not have.
+    """
+    config, arrays = checkpoint.config, checkpoint.arrays
+    description = _described(checkpoint)
+    parts = in_their_parts(arrays, state_dim=config.lstm.state_dim)
+    embedder = to_theirs(_embedder_rules(config, len(checkpoint.vocabulary or ())), parts)
+    encoder = to_theirs(_encoder_rules(config), parts)
+    files = {_EMBEDDER: packed_state_dict(embedder), _ENCODER: packed_state_dict(encoder)}
+    files[_NETWORK] = json.dumps(description, indent=2).encode()
+    for name, symbols in ((_WORDS, checkpoint.vocabulary), (_CHARACTERS, _swapped(checkpoint.characters or ()))):
+        if symbols:
+            files[name] = _lines(symbols, where=name)
+    files[_OPTIONS] = json.dumps({"config_path": _NETWORK, "seed": 1}).encode()
+    with written_folder(folder) as folder:
+        for name, content in files.items():
+            replace_file(folder / name, content)
+
+
+def lost_in(checkpoint: Checkpoint) -> list[str]:
+    """Name what a checkpoint holds that this format cannot."""
+    return left_out(checkpoint, head=False, vocabulary=checkpoint.config.word_dim > 0)
 
 
 def _read(files: Files, name: str, rules: Sequence[Rule]) -> Arrays:
@@ -167,6 +197,29 @@ def _config(encoder: dict[str, Any], embedder: dict[str, Any], *, n_characters: 
     return parse_config(options, where=where)
 
 
+def _described(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the description of a network, from which it is read again, or raise `MismatchError`."""
+    config, cnn, words = checkpoint.config, checkpoint.config.char_cnn, checkpoint.config.word_embed
+    lstm = config.lstm.model_dump(include={*_SIZES, *_CLIPS})
+    encoder = {"name": "lstm" if config.lstm.joined else "elmo", **lstm}
+    # The package reads every one of these, and cuts no words where the embedder is an LSTM over words alone.
+    cuts_nothing = cnn is None and words is not None and words.longest is None
+    embedder: dict[str, Any] = {"name": "lstm" if cuts_nothing else "cnn", "char_dim": 0, "word_dim": 0}
+    embedder |= {"max_characters_per_token": 2 + ((words and words.longest) or 48)}
+    if cnn:
+        embedder |= {**cnn.model_dump(include={*_CNN}), "char_dim": cnn.embedding.dim}
+    if words:
+        embedder["word_dim"] = words.dim
+    with suppress(FormatError):
+        n = len(checkpoint.characters or ())
+        if config == _config(encoder, embedder, n_characters=n, where=_NETWORK):
+            return {"encoder": encoder, "token_embedder": embedder, "dropout": 0.1}
+    raise MismatchError(
+        "ELMoForManyLangs has no network like this one: its words are tables and code points, its sentence marks <bos> "
+        "and <eos>; write our own format"
+    )
+
+
 def _picked(part: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: part[name] for name in names if name in part}
 
@@ -209,17 +262,36 @@ def _entry(line: str, *, where: str) -> tuple[str, int]:
     return (symbol[0] if symbol else _WHITE_SPACE), int(number)
 
 
+def _lines(symbols: Sequence[str], *, where: str) -> bytes:
+    """Return a lexicon as it is written: a symbol, a tab, its row."""
+    for symbol in symbols:
+        if symbol != _WHITE_SPACE and ("\t" in symbol or [symbol.strip()] != symbol.splitlines(keepends=True)):
+            raise MismatchError(f"{where} of ELMoForManyLangs cannot hold {symbol!r}: white space ends what it holds")
+    return "".join(f"{symbol}\t{row}\n" for row, symbol in enumerate(symbols)).encode()
+
+
+def _swapped(characters: Sequence[str]) -> list[str]:
+    """Return the lexicon of characters with the names that the package gives them, see `_unswapped`."""
+    return [_SWAPPED.get(symbol, symbol) for symbol in characters]
+
+
+_SWAPPED = {BEGIN_WORD: END_WORD, END_WORD: BEGIN_WORD}
+
+
 def _unswapped(lexicon: Lexicon) -> Lexicon:
     """Return the lexicon of characters in our order, <pad> last.
 
     The package begins a word with the row it calls <eow> and ends it with <bow>; here each has the name of its use.
     """
-    names = {BEGIN_WORD: END_WORD, END_WORD: BEGIN_WORD}
-    renamed = {names.get(symbol, symbol): row for symbol, row in lexicon.items()}
+    renamed = {_SWAPPED.get(symbol, symbol): row for symbol, row in lexicon.items()}
     return {**{symbol: row for symbol, row in renamed.items() if symbol != PAD}, PAD: renamed[PAD]}
 
 
 # ---------------------------------------------------------------- the tables
+
+
+def _embedder_rules(config: Config, n_words: int) -> list[Rule]:
+    return [*_table_rules(config, n_words), *_character_rules(config)]
 
 
 def _table_rules(config: Config, n_words: int) -> list[Rule]:
@@ -229,7 +301,7 @@ def _table_rules(config: Config, n_words: int) -> list[Rule]:
     width = W + (cnn.n_filters if cnn else 0)
     return [
         *table,
-        Rule("projection.weight", ("projection.weight",), (P, width), transposed),
+        transposed("projection.weight", "projection.weight", (P, width)),
         Rule("projection.bias", ("projection.bias",), (P,)),
     ]
 
@@ -246,18 +318,18 @@ def _character_rules(config: Config) -> list[Rule]:
 
 
 def _encoder_rules(config: Config) -> list[Rule]:
-    """Return the rules of the LSTM; a kernel comes in two parts, see `with_kernels`."""
+    """Return the rules of the LSTM, in parts that `in_our_parts` puts together."""
     lstm, P, D = config.lstm, config.lstm.projection_dim, config.lstm.dim
     rules = []
     for k in range(lstm.n_layers):
         names = _joined_names(k) if lstm.joined else cell_names(k)
-        rules.append(Rule(f"lstm.{k}.input", names["input"], (4 * D, lstm.input_dim(k)), kernels))
-        rules.append(Rule(f"lstm.{k}.state", names["state"], (4 * D, lstm.state_dim), kernels))
-        rules.append(Rule(f"lstm.{k}.bias", names["bias"], (4 * D,), biases))
+        rules.append(gates(f"lstm.{k}.input", names["input"], (4 * D, lstm.input_dim(k))))
+        rules.append(gates(f"lstm.{k}.state", names["state"], (4 * D, lstm.state_dim)))
+        rules.append(gate_biases(f"lstm.{k}.bias", names["bias"], (4 * D,)))
         if config.projects_cells:
-            rules.append(Rule(f"lstm.{k}.projection", names["projection"], (P, D), both_transposed))
+            rules.append(both_transposed(f"lstm.{k}.projection", names["projection"], (P, D)))
     if lstm.joined:
-        rules.append(Rule("output.weight", ("projection.weight",), (P, D), transposed))
+        rules.append(transposed("output.weight", "projection.weight", (P, D)))
         rules.append(Rule("output.bias", ("projection.bias",), (P,)))
     return rules
 

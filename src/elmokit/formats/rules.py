@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.checkpoint import Arrays, Shape
+from elmokit.checkpoint import Arrays, Checkpoint, Shape
 from elmokit.errors import FormatError
 
 Array = NDArray[np.floating]
@@ -73,3 +73,16 @@ def to_theirs(rules: Sequence[Rule], arrays: Arrays) -> Arrays:
     """Write every rule: foreign name -> array."""
     pairs = ((rule.theirs, rule.write(arrays[rule.ours])) for rule in rules)
     return {name: array for names, parts in pairs for name, array in zip(names, parts, strict=True)}
+
+
+def left_out(checkpoint: Checkpoint, *, head: bool, vocabulary: bool) -> list[str]:
+    """Name what a checkpoint holds beside its network that no foreign format has room for.
+
+    `head`: the softmax head is kept, unless it is adaptive; `vocabulary`: the list of words is kept.
+    """
+    heads = ["softmax.head.bias"] if head else ["softmax.head.bias", "softmax.bias"]
+    parts = {"warm.h": "the warmed state", "mix.gamma": "the trained mixes of layers"}
+    parts |= dict.fromkeys(heads, "the softmax head")
+    lost = [what for name, what in parts.items() if name in checkpoint.arrays]
+    lost += ["the vocabulary"] if checkpoint.vocabulary is not None and not vocabulary else []
+    return lost + (["the model card"] if checkpoint.card else [])

@@ -7,9 +7,10 @@ of its key is that of the key before. A block is followed by a byte for its comp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
-from elmokit.formats.crc32c import crc32c, unmasked
+from elmokit.formats.crc32c import crc32c, masked, unmasked
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER, _TRAILER = 48, 5
@@ -88,3 +89,53 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at - 1] < 0x80:
             return value & 0xFFFFFFFFFFFFFFFF, at
     raise ValueError("a number takes more than ten bytes")
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a table of sorted keys and values, in one block: a model has few entries."""
+    found = list(entries)
+    content, places = _stored(_written_block(found)), []
+    places.append((found[-1][0], _written_place(0, len(content) - _TRAILER)))
+    parts = [content, _stored(_written_block([])), _stored(_written_block(places))]
+    starts = [0, len(parts[0]), len(parts[0]) + len(parts[1])]
+    notes, index = (_written_place(starts[i], len(parts[i]) - _TRAILER) for i in (1, 2))
+    return b"".join(parts) + (notes + index).ljust(_FOOTER - len(_MAGIC), b"\0") + _MAGIC
+
+
+# A key is written whole again after so many.
+_INTERVAL = 16
+
+
+def _written_block(entries: list[tuple[bytes, bytes]]) -> bytes:
+    block, anew, last = bytearray(), [0], b""
+    for number, (key, value) in enumerate(entries):
+        if number % _INTERVAL == 0 and number:
+            anew.append(len(block))
+            last = b""
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(last, key, strict=False)))
+        block += written_varint(shared) + written_varint(len(key) - shared) + written_varint(len(value))
+        block += key[shared:] + value
+        last = key
+    return bytes(block) + b"".join(n.to_bytes(4, "little") for n in (*anew, len(anew)))
+
+
+def _stored(block: bytes) -> bytes:
+    """Add what follows a block: that it is not compressed, and its checksum."""
+    block += b"\0"
+    return block + masked(crc32c(block)).to_bytes(4, "little")
+
+
+def _written_place(offset: int, size: int) -> bytes:
+    return written_varint(offset) + written_varint(size)
+
+
+def written_varint(number: int) -> bytes:
+    """Return a number as `varint` reads it."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pickletools import genops
@@ -41,6 +42,16 @@ def read_state_dict(file: BinaryIO, *, size: int, where: str) -> dict[str, NDArr
     except Exception as error:  # what is broken may break anything inside torch
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise FormatError(f"{where} is not a whole file of torch tensors ({reason}); copy or fetch it again") from None
+
+
+def packed_state_dict(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Return the file that `torch.save` makes of a state dict of these arrays, in their order."""
+    import torch
+
+    file = BytesIO()
+    tensors = {name: torch.from_numpy(np.array(array, np.float32, order="C")) for name, array in arrays.items()}
+    torch.save(OrderedDict(tensors), file)
+    return file.getvalue()
 
 
 class _Refused(Exception):

@@ -1,13 +1,13 @@
 """What AllenNLP's modules and those of ELMoForManyLangs, which were made of them, have in common as tables.
 
 Matrices are (out, in), convolutions (count, width of a character, width); the highway's gate is that of the old value;
-gates stand in the order i, f, j, o, with the forget bias of 1 already in the bias (formats.md 3.3, 3.10). These rules
-read; they do not write.
+gates stand in the order i, f, j, o, with the forget bias of 1 already in the bias (formats.md 3.3, 3.10). Of a highway
+and of a kernel the rules know other parts than we do: `in_our_parts` and `in_their_parts` go between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def convolution_rules(cnn: CharCNN, theirs: str) -> list[Rule]:
     for i, (width, count) in enumerate(cnn.filters):
         name, shape = theirs.format(i), (count, cnn.embedding.dim, width)
         rules += [
-            Rule(f"cnn.{i}.weight", (f"{name}.weight",), shape, transposed),
+            transposed(f"cnn.{i}.weight", f"{name}.weight", shape),
             Rule(f"cnn.{i}.bias", (f"{name}.bias",), (count,)),
         ]
     return rules
@@ -31,11 +31,9 @@ def highway_rules(cnn: CharCNN, theirs: str) -> list[Rule]:
     """Return the rules of the highways; `theirs` is the name of one, with {} for its number."""
     N, rules = cnn.n_filters, []
     for k in range(cnn.n_highway):
-        # Rows: the new value, then the gate of the old one; ours is the gate of the new one.
-        for array, shape in (("weight", (2 * N, N)), ("bias", (2 * N,))):
-            name = (f"{theirs.format(k)}.{array}",)
-            rules.append(Rule(f"highway.{k}.transform.{array}", name, shape, lambda a: a[0][:N].T))
-            rules.append(Rule(f"highway.{k}.carry.{array}", name, shape, lambda a: -a[0][N:].T))
+        name = theirs.format(k)
+        rules.append(transposed(f"highway.{k}.both.weight", f"{name}.weight", (2 * N, N)))
+        rules.append(Rule(f"highway.{k}.both.bias", (f"{name}.bias",), (2 * N,)))
     return rules
 
 
@@ -51,40 +49,83 @@ def cell_names(layer: int, prefix: str = "") -> dict[str, tuple[str, ...]]:
     return {ours: tuple(f"{side}.{part}" for side in both) for ours, part in parts.items()}
 
 
-def transposed(arrays: Sequence[Array]) -> Array:
-    """Return one array with its axes turned round."""
-    return arrays[0].T
+def transposed(ours: str, theirs: str, shape: tuple[int | None, ...]) -> Rule:
+    """Our array is theirs with its axes turned round."""
+    return Rule(ours, (theirs,), shape, lambda arrays: arrays[0].T, lambda array: [array.T])
 
 
-def both_transposed(arrays: Sequence[Array]) -> Array:
-    """Return two directions' matrices, each turned round, as (Z, in, out)."""
-    return np.stack([array.T for array in arrays])
+def both_transposed(ours: str, theirs: tuple[str, ...], shape: tuple[int | None, ...]) -> Rule:
+    """Our array (Z, in, out) is two directions' matrices, each turned round."""
+    return Rule(ours, theirs, shape, lambda arrays: np.stack([a.T for a in arrays]), lambda ours: [a.T for a in ours])
 
 
-def kernels(arrays: Sequence[Array]) -> Array:
-    """Return two directions' weights of the gates, (4D, in) each, as (Z, in, 4D) in our order."""
-    return np.stack([_in_our_gates(array).T for array in arrays])
+def gates(ours: str, theirs: tuple[str, ...], shape: tuple[int | None, ...]) -> Rule:
+    """Our array (Z, in, 4D) is two directions' weights of the gates, (4D, in) each."""
+    return Rule(
+        ours,
+        theirs,
+        shape,
+        lambda arrays: np.stack([_swapped_gates(array).T for array in arrays]),
+        lambda array: [_swapped_gates(part.T) for part in array],
+    )
 
 
-def biases(arrays: Sequence[Array]) -> Array:
-    """Return two directions' biases as (Z, 4D), the forget bias taken out; where each has two, they are added."""
-    both = [sum(arrays[z + 2 :: 2], start=arrays[z]) for z in (0, 1)]
-    bias_ZG = np.stack([_in_our_gates(array) for array in both])
+def gate_biases(ours: str, theirs: tuple[str, ...], shape: tuple[int | None, ...]) -> Rule:
+    """Our array (Z, 4D) is two directions' biases; where each has two, they are added, and written as one and zeros.
+
+    The forget bias of 1 is taken out and put in again, which rounds the least of the numbers by up to 6e-8.
+    """
+
+    def read(arrays: Sequence[Array]) -> Array:
+        both = [sum(arrays[z + 2 :: 2], start=arrays[z]) for z in (0, 1)]
+        bias_ZG = np.stack([_swapped_gates(array) for array in both])
+        return bias_ZG - _forget_bias(bias_ZG.shape[1])
+
+    def write(bias_ZG: Array) -> list[Array]:
+        both = [_swapped_gates(bias) for bias in bias_ZG + _forget_bias(bias_ZG.shape[1])]
+        return [*both, *(np.zeros_like(both[0]) for _ in theirs[2:])]
+
+    return Rule(ours, theirs, shape, read, write)
+
+
+def _forget_bias(n_gates: int) -> Array:
     forget = np.zeros(4, np.float32)
     forget[2] = 1
-    return bias_ZG - np.repeat(forget, bias_ZG.shape[1] // 4)
+    return np.repeat(forget, n_gates // 4)
 
 
-def _in_our_gates(array: Array) -> Array:
-    """Put the gates i, f, j, o on the first axis in our order i, j, f, o."""
-    i, f, j, o = np.split(array, 4)
-    return np.concatenate([i, j, f, o])
+def _swapped_gates(array: Array) -> Array:
+    """Change the gates on the first axis from the order i, f, j, o to i, j, f, o, or back."""
+    first, second, third, last = np.split(array, 4)
+    return np.concatenate([first, third, second, last])
 
 
-def with_kernels(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Put the two parts of each kernel, `lstm.{k}.input` and `lstm.{k}.state`, together."""
-    whole = {name: array for name, array in arrays.items() if not name.endswith((".input", ".state"))}
-    for name in (name for name in arrays if name.endswith(".input")):
-        layer = name.removesuffix(".input")
-        whole[f"{layer}.kernel"] = np.concatenate([arrays[name], arrays[f"{layer}.state"]], axis=1)
-    return whole
+def in_our_parts(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Join `lstm.{k}.input` and `.state`, a kernel; part `highway.{k}.both`, the new value and the gate of the old one,
+    into `transform` and `carry`, ours being the gate of the new one."""
+    ours: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if name.endswith(".input"):
+            state = arrays[f"{name.removesuffix('.input')}.state"]
+            ours[name.replace(".input", ".kernel")] = np.concatenate([array, state], axis=1)
+        elif ".both." in name:
+            new, old = np.split(array, 2, axis=-1)
+            ours |= {name.replace("both", "transform"): new, name.replace("both", "carry"): -old}
+        elif not name.endswith(".state"):
+            ours[name] = array
+    return ours
+
+
+def in_their_parts(arrays: Mapping[str, Array], *, state_dim: int) -> dict[str, Array]:
+    """Undo `in_our_parts`; the last `state_dim` rows of a kernel are those of the state."""
+    theirs: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if name.endswith(".kernel"):
+            parts = np.split(array, [array.shape[1] - state_dim], axis=1)
+            theirs |= {name.replace("kernel", part): a for part, a in zip(("input", "state"), parts, strict=True)}
+        elif ".transform." in name:
+            both = [array, -arrays[name.replace("transform", "carry")]]
+            theirs[name.replace("transform", "both")] = np.concatenate(both, axis=-1)
+        elif ".carry." not in name:
+            theirs[name] = array
+    return theirs

@@ -6,6 +6,7 @@ All of it is kept in OUT/training/corpus, so that a run is continued without its
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def reopen(settings: Settings, folder: Path) -> Prepared:
 
 def _read(settings: Settings, folder: Path, *, progress: bool) -> tuple[CorpusWriter, CorpusWriter]:
     splitter = Splitter(tokenize=settings.tokenize, symbols=settings.symbols)
-    processes = settings.processes or len(os.sched_getaffinity(0))
+    processes = settings.processes or _processors()
     train, heldout = CorpusWriter(folder / "train"), CorpusWriter(folder / "heldout")
     if settings.heldout:
         if settings.heldout == "-":
@@ -136,6 +137,11 @@ def _read(settings: Settings, folder: Path, *, progress: bool) -> tuple[CorpusWr
     items = _items(settings.texts, settings.column, "reading", progress=progress)
     write_corpus(items, splitting, train, None if settings.heldout else heldout, processes=processes)
     return train, heldout
+
+
+def _processors() -> int:
+    """Return how many processors this process may use, where the system tells, or how many there are."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _marked(sentences: Iterable[list[str]], marks: set[int]) -> Iterator[list[str]]:

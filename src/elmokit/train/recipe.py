@@ -39,8 +39,18 @@ PRESETS = {
     "original": _config(4096, 512, 2, _PAPER_FILTERS),
 }
 
-DEFAULT_RATES: dict[Optimizer, float] = {"adamw": 2e-3, "adagrad": 0.2}
-FINE_TUNING_RATES: dict[Optimizer, float] = {"adamw": 5e-4, "adagrad": 0.05}
+_FINE_TUNING_RATES: dict[Optimizer, float] = {"adamw": 5e-4, "adagrad": 0.05}
+# Layers up to this width were trained at several rates (docs/training.md); wider ones bear less.
+_MEASURED_CELLS = 1024
+
+
+def default_rate(optimizer: Optimizer, *, cells: int, fine_tuning: bool) -> float:
+    """Return the learning rate that suits an optimiser, the width of the LSTM and a new or a given model."""
+    if fine_tuning:
+        return _FINE_TUNING_RATES[optimizer]
+    if optimizer == "adagrad":
+        return 0.2
+    return 4e-3 if cells <= _MEASURED_CELLS else 2e-3
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Recipe:
     """
 
     optimizer: Optimizer = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     batch_size: int = 64
     unroll: int = 20
     accumulate: int = 1

@@ -6,6 +6,7 @@ gloo for what is on a CPU, nccl for what is on a GPU.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from elmokit.errors import MismatchError
 
@@ -100,16 +103,32 @@ def join(device: str) -> Iterator[Workers]:
     if world == 1:
         yield Workers(device=place)
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
+    store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_fresh(store), rank=rank, world_size=world, timeout=_PATIENCE)
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size(), place)
+        yield Workers(rank, world, place)
     finally:
+        gc.collect()  # what still holds the group keeps its threads, which abort a process that ends
         dist.destroy_process_group()
+
+
+def _fresh(store: Any) -> Any:
+    """Return a part of the store that no earlier start has written to: `torchrun` keeps the store, and with it the
+    addresses of processes that are gone. On several machines the starts are counted differently, so that there
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 has to give every start its own store."""
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return PrefixStore(f"start {_restarts()}", store)
 
 
 def was_restarted() -> bool:
     """Tell whether `torchrun` has started the processes anew after one was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 # Of smaller layers a processor computes in bfloat16 more slowly than in float32 (docs/benchmarks.md).
