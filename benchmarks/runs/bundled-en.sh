@@ -11,9 +11,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=${ELMOKIT_SHARED:-$here/../../../shared}/data/lm
 epochs=${EPOCHS:-0.075}
 
-# One heap that is never given back to the system: large arrays come and go at every step, and each fresh mapping
-# would be cleared page by page (a third of the time of a step where it was measured).
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8000000000:glibc.malloc.top_pad=268435456
 export OMP_WAIT_POLICY=passive
 
 if [ -e "$out/training/settings.json" ]; then
