@@ -40,15 +40,13 @@ BEGIN, END, UNK = range(3)
 
 
 def make_text(sentences, *, seed=0):
-    """A small language: a subject, a verb that agrees with it, an object, two places, a full stop."""
+    """A small language: a subject, a verb that agrees with it, an object, a full stop."""
     generator = np.random.default_rng(seed)
     lines = []
     for _ in range(sentences):
         plural = generator.random() < 0.5
         subject = generator.choice(["dogs", "cats", "birds"] if plural else ["dog", "cat", "bird"])
-        places = [generator.choice(["hill", "river", "road", "field", "house", "wood"]) for _ in range(2)]
-        verb, what = "see" if plural else "sees", generator.choice(["fish", "food", "trees"])
-        lines.append(f"the {subject} {verb} {what} between the {places[0]} and the {places[1]} .")
+        lines.append(f"the {subject} {'see' if plural else 'sees'} {generator.choice(['fish', 'food', 'trees'])} .")
     return "".join(f"{line}\n" for line in lines)
 
 
