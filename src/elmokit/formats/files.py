@@ -186,7 +186,9 @@ class ZipArchive(_Archive):
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self.archive, self.limit = archive, _expansion_limit(path)
-        super().__init__(path, {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()})
+        # A folder's name ends in a slash; `is_dir` fails for a name that is empty.
+        files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        super().__init__(path, {info.filename: info.file_size for info in files})
 
     def _stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
         info, where = self.archive.getinfo(name), self.named(name)
