@@ -13,7 +13,9 @@ import time
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import elmokit
 from checkpoints import SPECIALS, assert_same, pack
@@ -160,6 +162,18 @@ def test_standard_input_and_raw_text(done, here, model, elmo):
     assert_close(read(here / "out.npz"), elmo.embed(SENTENCES))
     done("embed", "-", "raw.npz", "--model", model, "--tokenize", stdin=b"The cat sat. It purred!\n\n")
     assert_close(read(here / "raw.npz"), elmo.embed(["The cat sat .".split(), "It purred !".split()]))
+
+
+def test_symbols_and_columns(done, refused, here, model, elmo):
+    sequences = [list("MKV"), list("AC")]
+    done("embed", "-", "symbols.npz", "--model", model, "--symbols", stdin=b"MKV\nA C\n")
+    assert_close(read(here / "symbols.npz"), elmo.embed(sequences))
+    parquet.write_table(pa.table({"id": ["x", "y"], "sequence": ["M K V", "A C"]}), here / "table.parquet")
+    assert "columns of strings: id, sequence; name one with --column" in refused(
+        "embed", "table.parquet", "table.npz", "--model", model
+    )
+    done("embed", "table.parquet", "table.npz", "--model", model, "--column", "sequence")
+    assert_close(read(here / "table.npz"), elmo.embed(sequences))
 
 
 def test_sentence_keys_of_allennlp(done, here, model):

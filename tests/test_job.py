@@ -318,6 +318,8 @@ def test_interrupted_before_the_first_segment_there_is_nothing_to_resume(text, t
         ({"batch_size": 5}, "had batch_size = 4, this one has 5"),
         ({"dtype": "float16"}, "dtype"),
         ({"tokenize": True}, "tokenize"),
+        ({"symbols": True}, "symbols"),
+        ({"column": "text"}, "column"),
         ({"save_every": 7}, "save_every"),
         ({"state": "carry"}, "state"),
         ({"pool": "mean"}, "pool"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from tqdm import tqdm
 
@@ -74,6 +74,8 @@ def embed_file(
     batch_size: int = 64,
     dtype: Literal["float32", "float16"] = "float32",
     tokenize: bool = False,
+    symbols: bool = False,
+    column: str | None = None,
     use_sentence_keys: bool = False,
     forget_sentences: bool = False,
     resume: bool = False,
@@ -83,11 +85,11 @@ def embed_file(
 ) -> Summary:
     """Write the vectors of a text ("-": standard input) to `out`, whose ending chooses the format.
 
-    The options from `layers` to `batch_size` are those of `Elmo.embed`, `tokenize` is that of `read_sentences`; the two
-    after it are for HDF5 (AllenNLP's names). Every `save_every` sentences (with `state="carry"`, the next multiple of
-    `batch_size`) what is done is made safe in the folder OUT.partial; after any interruption `resume` continues from
-    there, and the file is equal to that of an uninterrupted run. `force` replaces `out`, and throws OUT.partial away
-    unless `resume` is there too. `progress` draws a bar on standard error.
+    The options from `layers` to `batch_size` are those of `Elmo.embed`, those from `tokenize` to `column` those of
+    `read_sentences`; the two after them are for HDF5 (AllenNLP's names). Every `save_every` sentences (with
+    `state="carry"`, the next multiple of `batch_size`) what is done is made safe in the folder OUT.partial; after any
+    interruption `resume` continues from there, and the file is equal to that of an uninterrupted run. `force` replaces
+    `out`, and throws OUT.partial away unless `resume` is there too. `progress` draws a bar on standard error.
 
     Raises `OutputError` (something is in the way, disk full, another process at work), `TextError` (also for a text of
     no sentences), `MismatchError` (text, model or an option is not that of the run to resume), `MissingExtra`.
@@ -103,14 +105,15 @@ def embed_file(
         forget_sentences=forget_sentences,
         notes={"model": elmo.fingerprint, "options": json.dumps(chosen)},
     )
-    further = {"tokenize": tokenize, "use_sentence_keys": use_sentence_keys, "forget_sentences": forget_sentences}
-    settings = {"model": elmo.fingerprint, **chosen, "dtype": dtype, **further, "save_every": save_every}
+    reading: dict[str, Any] = {"tokenize": tokenize, "symbols": symbols, "column": column}
+    keys = {"use_sentence_keys": use_sentence_keys, "forget_sentences": forget_sentences}
+    settings = {"model": elmo.fingerprint, **chosen, "dtype": dtype, **reading, **keys, "save_every": save_every}
     place = Partial(Path(out), spec, settings)
     _check_options(place, spec, save_every=save_every)
     with place.open(resume=resume, force=force):
         carry = _begin_carry(place) if state == "carry" else None
         embed = partial(elmo.embed, layers=layers, pool=pool, state=carry or state, batch_size=batch_size)
-        text = _Text(read_sentences(text_path, tokenize=tokenize), SentenceKeys() if use_sentence_keys else None)
+        text = _Text(read_sentences(text_path, **reading), SentenceKeys() if use_sentence_keys else None)
         _skip(text, place.progress)
         if not text.sentences and not text.more():
             raise TextError(f"{text_path} holds no sentence; there is nothing to embed")

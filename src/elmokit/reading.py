@@ -92,11 +92,15 @@ class Splitter:
 
     tokenize: the lines are raw text, a paragraph each: each is split into sentences and tokens (syntok); blank lines
     give nothing, and a sentence does not go on in the next line. symbols: every character that is not white space is a
-    token. Else tokens are parted by white space.
+    token. Else tokens are parted by white space. Raises `TextError` for both together.
     """
 
     tokenize: bool = False
     symbols: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tokenize and self.symbols:
+            raise TextError("a text is split into words (tokenize) or into characters (symbols); choose one")
 
     def __call__(self, items: Iterable[Item]) -> Iterator[list[str]]:
         """Yield sentences; items that are tokens already are not split."""

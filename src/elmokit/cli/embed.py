@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from elmokit.cli.options import HeadWords, Model, Threads, Weights, load_model, notice
+from elmokit.cli.options import Column, HeadWords, Model, Symbols, Threads, Tokenize, Weights, load_model, notice
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
@@ -36,9 +36,9 @@ def embed(
     ] = None,
     batch_size: Annotated[int, Option(min=1, help="sentences computed together, at most")] = 64,
     dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file")] = "float32",
-    tokenize: Annotated[
-        bool, Option("--tokenize", help="the text is raw, one paragraph a line: split sentences and tokens")
-    ] = False,
+    tokenize: Tokenize = False,
+    symbols: Symbols = False,
+    column: Column = None,
     use_sentence_keys: Annotated[bool, Option("--use-sentence-keys", help="HDF5: the sentence is the key")] = False,
     forget_sentences: Annotated[bool, Option("--forget-sentences", help="HDF5: leave sentence_to_index out")] = False,
     save_every: Annotated[int, Option(min=1, help="sentences between two safe points for --resume")] = 10_000,
@@ -56,7 +56,7 @@ def embed(
     from elmokit.job import embed_file
 
     try:
-        elmo = _warmed(load_model(model, weights, vocabulary, threads), warm_up, tokenize=tokenize)
+        elmo = _warmed(load_model(model, weights, vocabulary, threads), warm_up, tokenize=tokenize, symbols=symbols)
         done = embed_file(
             text,
             out,
@@ -67,6 +67,8 @@ def embed(
             batch_size=batch_size,
             dtype=dtype,
             tokenize=tokenize,
+            symbols=symbols,
+            column=column,
             use_sentence_keys=use_sentence_keys,
             forget_sentences=forget_sentences,
             resume=resume,
@@ -89,7 +91,7 @@ def _mix(elmo: Elmo) -> list[float]:
     return [float(share) for share in elmo.mixes[0]]
 
 
-def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool) -> Elmo:
+def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool, symbols: bool) -> Elmo:
     from elmokit.reading import read_sentences
 
-    return model.warm(read_sentences(warm_up, tokenize=tokenize)) if warm_up else model
+    return model.warm(read_sentences(warm_up, tokenize=tokenize, symbols=symbols)) if warm_up else model

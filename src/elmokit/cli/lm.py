@@ -11,15 +11,24 @@ import typer
 from tqdm import tqdm
 from typer import Argument, Option
 
-from elmokit.cli.options import MODEL, Head, HeadWords, Threads, Weights, read_model, set_threads
+from elmokit.cli.options import (
+    MODEL,
+    Column,
+    Head,
+    HeadWords,
+    Symbols,
+    Threads,
+    Tokenize,
+    Weights,
+    read_model,
+    set_threads,
+)
 
 if TYPE_CHECKING:
     from elmokit.lm import LanguageModel, Perplexity
 
 ModelArgument = Annotated[str, Argument(metavar="MODEL", help=f"a model with a softmax head: {MODEL}, or 'bundled'")]
 Text = Annotated[str, Argument(metavar="TEXT", help="one tokenised sentence a line, '-' for standard input")]
-Tokenize = Annotated[bool, Option("--tokenize", help="the text is raw: split sentences and tokens")]
-Column = Annotated[str | None, Option(help="Parquet: the column that holds the text")]
 BatchSize = Annotated[int, Option(min=1, help="sentences computed together, at most")]
 State = Annotated[
     Literal["fresh", "warm", "carry"],
@@ -37,6 +46,7 @@ def perplexity(
     state: State = "fresh",
     batch_size: BatchSize = 32,
     tokenize: Tokenize = False,
+    symbols: Symbols = False,
     column: Column = None,
     weights: Weights = None,
     softmax: Head = None,
@@ -53,7 +63,7 @@ def perplexity(
     if not as_json:
         print("\t".join(("text", *("line",) * lines, *_COLUMNS)))
     for file in files:
-        scores = reader.score(_sentences(file, tokenize, column), state=state, batch_size=batch_size)
+        scores = reader.score(_sentences(file, tokenize, symbols, column), state=state, batch_size=batch_size)
         if not lines:
             _print_row(as_json, {"text": file}, perplexity_of(scores))
             continue
@@ -67,6 +77,7 @@ def score(
     state: State = "fresh",
     batch_size: BatchSize = 32,
     tokenize: Tokenize = False,
+    symbols: Symbols = False,
     column: Column = None,
     weights: Weights = None,
     softmax: Head = None,
@@ -75,7 +86,7 @@ def score(
 ) -> None:
     """Print how unexpected each token is, in bits, given what stands before it and what follows: JSON lines."""
     reader = _open(model, weights, softmax, vocabulary, threads)
-    for scores in reader.score(_sentences(text, tokenize, column), state=state, batch_size=batch_size):
+    for scores in reader.score(_sentences(text, tokenize, symbols, column), state=state, batch_size=batch_size):
         forward, backward = (np_bits.round(4).tolist() for np_bits in scores.surprisal())
         row = {"tokens": list(scores.tokens), "forward": forward, "backward": backward, "unknown": scores.unknown}
         print(json.dumps(row, ensure_ascii=False))
@@ -89,6 +100,7 @@ def substitutes(
     k: Annotated[int, Option("-k", "--count", min=1, help="how many words")] = 10,
     state: Annotated[Literal["fresh", "warm"], Option(help="as for  elmo score")] = "fresh",
     tokenize: Tokenize = False,
+    symbols: Symbols = False,
     column: Column = None,
     weights: Weights = None,
     softmax: Head = None,
@@ -102,7 +114,7 @@ def substitutes(
     reader = _open(model, weights, softmax, vocabulary, threads)
     if not as_json:
         print("\t".join(("line", "position", "token", "rank", "substitute", "probability", "forward", "backward")))
-    for line, sentence in enumerate(_sentences(text, tokenize, column), start=1):
+    for line, sentence in enumerate(_sentences(text, tokenize, symbols, column), start=1):
         for place, token in enumerate(sentence):
             if (word is not None and token != word) or (position is not None and place != position - 1):
                 continue
@@ -133,10 +145,10 @@ def _open(
     return LanguageModel(Elmo(read_model(model, weights=weights, softmax=softmax, vocabulary=vocabulary)))
 
 
-def _sentences(text: str, tokenize: bool, column: str | None) -> Iterator[list[str]]:
+def _sentences(text: str, tokenize: bool, symbols: bool, column: str | None) -> Iterator[list[str]]:
     from elmokit.reading import read_sentences
 
-    sentences = read_sentences(text, tokenize=tokenize, column=column)
+    sentences = read_sentences(text, tokenize=tokenize, symbols=symbols, column=column)
     return iter(tqdm(sentences, text, unit=" sentences", leave=False, delay=2))
 
 

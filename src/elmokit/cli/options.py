@@ -17,6 +17,9 @@ Model = Annotated[str | None, Option("--model", help=f"{MODEL}; without it the b
 Weights = Annotated[Path | None, Option(help="HDF5 file of weights; MODEL is then its options.json")]
 Head = Annotated[Path | None, Option("--softmax", help="HDF5 file of a softmax head that is kept apart")]
 HeadWords = Annotated[Path | None, Option("--vocabulary", help="words of that head, or of a model without characters")]
+Tokenize = Annotated[bool, Option("--tokenize", help="the text is raw: split sentences and tokens")]
+Symbols = Annotated[bool, Option("--symbols", help="every character is a token; FASTA files are always so")]
+Column = Annotated[str | None, Option(help="Parquet: the column that holds the text")]
 Threads = Annotated[int | None, Option(min=1, max=1024, help="processor threads")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from elmokit.cli.options import MODEL, Threads, Weights, notice, read_model, set_threads
+from elmokit.cli.options import MODEL, Column, Symbols, Threads, Tokenize, Weights, notice, read_model, set_threads
 
 if TYPE_CHECKING:
     from elmokit.checkpoint import Checkpoint, Config
@@ -41,9 +41,9 @@ def train(
     ] = None,
     min_count: Annotated[int, Option(min=1, help="words seen less often count as <UNK> where they are predicted")] = 3,
     max_vocab: Annotated[int, Option(min=4, help="at most so many words are predicted")] = 100_000,
-    tokenize: Annotated[bool, Option("--tokenize", help="the texts are raw: split sentences and tokens")] = False,
-    symbols: Annotated[bool, Option("--symbols", help="every character is a token; FASTA files are always so")] = False,
-    column: Annotated[str | None, Option(help="Parquet: the column that holds the text")] = None,
+    tokenize: Tokenize = False,
+    symbols: Symbols = False,
+    column: Column = None,
     document_order: Annotated[bool, Option("--document-order", help="do not shuffle the sentences")] = False,
     epochs: Annotated[float, Option(min=0.0, help="passes over the text; fractions are allowed")] = 10.0,
     patience: Annotated[int, Option(min=0, help="end after so many evaluations without a better model; 0: never")] = 5,
