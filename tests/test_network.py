@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import reference
 from conftest import make_checkpoint, make_config
 from elmokit.errors import MismatchError
-from elmokit.kernels import lstmp
+from elmokit.kernels import lstmp, product
+from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.model import Carry, Elmo
 from elmokit.network import Mix
@@ -175,28 +176,69 @@ def test_a_very_long_sentence_is_computed_in_blocks(tiny_elmo):
 # ---------------------------------------------------------------- kernels
 
 
+def layer_inputs(*, T=5, B=3, I=6, D=4, projected=True, dtype=torch.float64):  # noqa: E741
+    """Input, weights and state of a layer with random values."""
+    generator = torch.Generator().manual_seed(3)
+    Z, P = 2, 2 if projected else D
+    shapes = [(T, Z, B, I), (Z, I + P, 4 * D), (Z, 4 * D), (Z, D, P), (Z, B, P), (Z, B, D)]
+    values = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+    return [value if projected or number != 3 else None for number, value in enumerate(values)]
+
+
 @pytest.mark.parametrize("projected", [True, False])
 @pytest.mark.parametrize("clips", [(None, None), (0.3, 0.2)])
-def test_batched_gradients_are_those_of_the_plain_loop(projected, clips):
-    generator = torch.Generator().manual_seed(3)
-    T, Z, B, D = 5, 2, 3, 4
-    P = 2 if projected else D
-    shapes = [(T, Z, B, 4 * D), (Z, P, 4 * D), (Z, D, P), (Z, B, P), (Z, B, D)]
-    values = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    targets = torch.randn((T, Z, B, P), generator=generator, dtype=torch.float64)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_batched_gradients_are_those_of_the_plain_loop(projected, clips, dtype, tolerance):
+    values = layer_inputs(projected=projected, dtype=dtype)
     results = []
     for kernel in (lstmp_plain, lstmp):
-        inputs = [value.clone().requires_grad_() for value in values]
-        gates, weights, projection, h, c = inputs
-        y, h_last, c_last = kernel(
-            gates, weights, projection if projected else None, h, c,
-            rows=[B] * T, cell_clip=clips[0], proj_clip=clips[1] if projected else None,
-        )  # fmt: skip
-        ((y * targets).sum() + h_last.square().sum() + c_last.sum()).backward()
-        results.append([y, h_last, c_last, *(x.grad for x in inputs if x.grad is not None)])
-    assert len(results[0]) == (8 if projected else 7)
+        inputs = [value if value is None else value.clone().requires_grad_() for value in values]
+        y, h_last, c_last = kernel(*inputs, rows=[3] * 5, cell_clip=clips[0], proj_clip=clips[1] if projected else None)
+        ((y * y.detach().cos()).sum() + h_last.square().sum() + c_last.sum()).backward()
+        results.append([y, h_last, c_last, *(x.grad for x in inputs if x is not None)])
+    assert len(results[0]) == (9 if projected else 8)
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-10)
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("projected", [True, False])
+@pytest.mark.parametrize("clips", [(None, None), (0.3, 0.2)])
+@pytest.mark.parametrize(("B", "rows"), [(3, [3, 3, 2, 1]), (20, [20, 13, 12, 4, 4]), (1, [1, 1])])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_embedding_in_place_is_the_plain_loop(projected, clips, B, rows, dtype, tolerance):
+    """Where a row is still there the outputs are the same, as are the last states, and what came in is unchanged."""
+    values = layer_inputs(T=len(rows), B=B, projected=projected, dtype=dtype)
+    kept = [value if value is None else value.clone() for value in values]
+    options = {"rows": rows, "cell_clip": clips[0], "proj_clip": clips[1] if projected else None}
+    (y, h, c), (y_plain, h_plain, c_plain) = lstmp_in_place(*values, **options), lstmp_plain(*values, **options)
+    torch.testing.assert_close((h, c), (h_plain, c_plain), atol=tolerance, rtol=0)
+    for t, left in enumerate(rows):
+        torch.testing.assert_close(y[t, :, :left], y_plain[t, :, :left], atol=tolerance, rtol=0)
+    assert all(a is None or torch.equal(a, b) for a, b in zip(kept, values, strict=True))
+
+
+@given(
+    st.tuples(*[st.integers(1, 70)] * 3), st.booleans(), st.booleans(), st.booleans(), st.sampled_from([0, 1, 2]),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_products_and_their_gradients_are_those_of_torch(sizes, a_turned, b_turned, with_bias, gap, seed):
+    """Whatever the shape, and however the matrices lie in memory."""
+    N, I, O = sizes  # noqa: E741
+    generator = torch.Generator().manual_seed(seed)
+
+    def matrix(rows, columns, turned):
+        whole = torch.randn(columns + gap, rows) if turned else torch.randn(rows, columns + gap)
+        return (whole.T if turned else whole)[:, :columns].detach().requires_grad_()
+
+    a, b = matrix(N, I, a_turned), matrix(I, O, b_turned)
+    bias = torch.randn(O, generator=generator, requires_grad=True) if with_bias else None
+    outside = torch.randn(N, O, generator=generator)
+    inputs = [x for x in (a, b, bias) if x is not None]
+    found, right = product(a, b, bias), a @ b + (0 if bias is None else bias)
+    torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    pairs = (torch.autograd.grad(y, inputs, outside) for y in (found, right))
+    torch.testing.assert_close(*pairs, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_reach_every_weight_through_ragged_sentences(tiny_elmo):

@@ -194,7 +194,7 @@ def test_distinct_words_are_spelled_once():
     batch = make_batch([["a", "b", "a"], [], ["b", "<S>"]], Utf8Speller(10))
     assert batch.chars_UC.shape == (4, 10)
     assert batch.lengths_B.tolist() == [5, 2, 4]
-    assert batch.words_BT.tolist() == [[0, 1, 2, 1, 3], [0, 3, 0, 0, 0], [0, 2, 0, 3, 0]]
+    assert batch.words_BT.tolist() == [[0, 2, 3, 2, 1], [0, 1, 0, 0, 0], [0, 3, 0, 1, 0]]
 
 
 @given(
@@ -203,7 +203,7 @@ def test_distinct_words_are_spelled_once():
     places=st.integers(1, 100),
 )
 def test_every_sentence_is_in_one_batch_within_the_limits(lengths, sentences, places):
-    batches = list(plan_batches(lengths, sentences=sentences, places=places))
+    batches = list(plan_batches(lengths, sentences=sentences, most=places))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert 1 <= len(batch) <= sentences
@@ -214,4 +214,4 @@ def test_every_sentence_is_in_one_batch_within_the_limits(lengths, sentences, pl
 
 @given(st.lists(st.integers(0, 9), max_size=30))
 def test_batches_are_not_smaller_than_the_limits_ask(lengths):
-    assert len(list(plan_batches(lengths, sentences=5, places=10_000))) == -(-len(lengths) // 5)
+    assert len(list(plan_batches(lengths, sentences=5, most=10_000))) == -(-len(lengths) // 5)

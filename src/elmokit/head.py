@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, count_tails
+from elmokit.kernels import product
 
 # Values of logits computed together: bounds the memory of exact probabilities.
 _LOGITS = 1 << 26
@@ -44,7 +45,7 @@ class Softmax(nn.Module):
 
     def logits(self, x_NP: Tensor) -> Tensor:
         """Return scores (N, V)."""
-        return torch.addmm(self.bias, x_NP, self.weight.T)
+        return product(x_NP, self.weight.T, self.bias)
 
     @torch.no_grad()
     def log_probabilities(self, x_NP: Tensor, targets_N: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class _Affine(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias, x, self.weight.T)
+        return product(x, self.weight.T, self.bias)
 
 
 class _Tail(nn.Module):
@@ -154,7 +155,7 @@ class _Tail(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_words))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias, x @ self.down.T, self.out.T)
+        return product(product(x, self.down.T), self.out.T, self.bias)
 
 
 def read_head(arrays: Arrays) -> Head | None:

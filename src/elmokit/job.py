@@ -47,7 +47,7 @@ class Embedder(Protocol):
         layers: Layers,
         pool: Pool,
         state: Literal["fresh", "warm", "carry"] | Carry,
-        batch_size: int,
+        batch_size: int | None,
     ) -> Iterator[Array]:
         """Yield one array for each sentence, lazily and in order."""
 
@@ -71,7 +71,7 @@ def embed_file(
     layers: Layers = "average",
     pool: Pool = "none",
     state: Policy = "fresh",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     tokenize: bool = False,
     symbols: bool = False,
@@ -118,12 +118,19 @@ def embed_file(
         if not text.sentences and not text.more():
             raise TextError(f"{text_path} holds no sentence; there is nothing to embed")
         resumed, resumed_tokens = text.sentences, text.tokens
-        length = -(-save_every // batch_size) * batch_size if carry else save_every
+        length = _whole_batches(save_every, batch_size) if carry else save_every
         with tqdm(unit=" sentences", initial=resumed, disable=not progress) as bar:
             while text.more():
                 _embed_segment(text, place, embed=embed, carry=carry, length=length, bar=bar)
         place.publish()
     return Summary(text.sentences, text.tokens, resumed, resumed_tokens, time.monotonic() - start)
+
+
+def _whole_batches(sentences: int, batch_size: int | None) -> int:
+    from elmokit.model import CARRIED_ROWS
+
+    rows = batch_size or CARRIED_ROWS
+    return -(-sentences // rows) * rows
 
 
 def _plain(layers: Layers) -> str | int | list[float]:

@@ -22,21 +22,64 @@ from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
 from elmokit.network import BiLM, State
-from elmokit.text import Speller, make_batch, plan_batches
+from elmokit.text import Speller, distinct_words, places, plan_batches
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
 Sentence: TypeAlias = Sequence[str]
 Vectors: TypeAlias = NDArray[np.float32]
-_Reduce: TypeAlias = Callable[[Tensor], Vectors]
+# From layers (M, D) and the lengths of the sentences in M, marks included, to what is asked for of each.
+_Reduce: TypeAlias = Callable[[Sequence[Tensor], Sequence[int]], list[Vectors]]
 
 # Sentences sorted by length together: enough for little padding, few enough to hold.
 _WINDOW = 1024
 # Tokens of such a window, but for a longer sentence: their vectors are in memory together.
 _WINDOW_TOKENS = 32_768
-_BATCH_SIZE = 64
-# Places of a batch, padding included; bounds the memory for gates to this times 8D floats.
-_BATCH_PLACES = 2048
+_BATCH_SIZE = 256
+# Rows of the state that is carried from batch to batch, as `allennlp elmo` and bilm-tf have them.
+CARRIED_ROWS = 64
+# Places of a batch, padding included: bounds the memory of its layers.
+_BATCH_PLACES = 8192
+# Words spelled together: bounds the memory of the encoder.
+_WORDS_TOGETHER = 2048
+# Values of word vectors that are kept from one window to the next: 64 MiB.
+_WORD_VALUES = 1 << 24
+
+
+class WordVectors:
+    """The context-free vectors of the words of a text, each computed once; forgotten together when there are many.
+
+    `vectors` (U, P) holds the vector of `word` in row `index[word]`.
+    """
+
+    def __init__(self, network: BiLM, speller: Speller) -> None:
+        self.network, self.speller = network, speller
+        self._forget()
+
+    def _forget(self) -> None:
+        self.index: dict[str, int] = {}
+        self.vectors = torch.empty(0, self.network.config.lstm.projection_dim)
+
+    def learn(self, words: Sequence[str]) -> None:
+        """See to it that there are vectors of these words."""
+        new = [word for word in words if word not in self.index]
+        if not new:
+            return
+        if self.index and (len(self.index) + len(new)) * self.vectors.shape[1] > _WORD_VALUES:
+            self._forget()
+            new = list(words)
+        vectors = encode(self.network, self.speller, new)
+        self.vectors = torch.cat([self.vectors.to(vectors), vectors])
+        self.index.update((word, number) for number, word in enumerate(new, start=len(self.index)))
+
+
+@torch.inference_mode()
+def encode(network: BiLM, speller: Speller, words: Sequence[str]) -> Tensor:
+    """Return the context-free vectors of words, (U, P): words of like length together, a bounded number at a time."""
+    order = sorted(range(len(words)), key=lambda number: len(words[number]))
+    parts = [order[i : i + _WORDS_TOGETHER] for i in range(0, len(order), _WORDS_TOGETHER)]
+    vectors = torch.cat([network.encode(speller.spell([words[number] for number in part])) for part in parts])
+    return vectors[torch.argsort(torch.tensor(order))]
 
 
 @dataclass
@@ -97,12 +140,15 @@ class Elmo:
         layers: Layers = "average",
         pool: Pool = "none",
         state: Literal["fresh", "warm", "carry"] | Carry = "fresh",
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int | None = None,
     ) -> Iterator[Vectors]:
         """Yield one float32 array a sentence, lazily and in order.
 
         `sentences`: tokenised; an empty one gives an array of no tokens. `layers`: "all" (L, T, D); "top", "average",
         an index, or one weight a layer (T, D). `pool` over the tokens, "mean" or "max", drops T (zeros for no tokens).
+
+        `batch_size`: sentences computed together at most; by default 256, and 64 with "carry", where it changes the
+        vectors.
 
         `state`: with "fresh" every sentence starts from zeros, so that its vectors depend on nothing else; with "warm"
         from the model's stored state (`warm`). With "carry" row b of a batch of `batch_size` sentences starts where
@@ -112,24 +158,25 @@ class Elmo:
         select = _selector(layers, self.n_layers)
         pooled = _POOLS[pool] if pool in _POOLS else _refuse("pool", pool, list(_POOLS))
 
-        def reduce(stack_LTD: Tensor) -> Vectors:
+        def reduce(layers_LMD: Sequence[Tensor], lengths: Sequence[int]) -> list[Vectors]:
+            parts = select(torch.stack(list(layers_LMD)).cpu()).split(lengths, dim=-2)
             # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
-            return np.array(pooled(select(stack_LTD)).numpy(), order="C")
+            return [np.array(pooled(part[..., 1:-1, :]).numpy(), order="C") for part in parts]
 
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise MismatchError(f"batch_size must be at least 1, found {batch_size}")
         if state == "carry":
             state = Carry()
         if isinstance(state, Carry):
-            return self._embed_carried(sentences, state, batch_size, reduce)
+            return self._embed_carried(sentences, state, batch_size or CARRIED_ROWS, reduce)
         if state not in ("fresh", "warm"):
             _refuse("state", state, ["fresh", "warm", "carry"])
-        return self._embed_sorted(sentences, self._start(state), batch_size, reduce)
+        return self._embed_sorted(sentences, self._start(state), batch_size or _BATCH_SIZE, reduce)
 
     def warm(self, sentences: Iterable[Sentence]) -> Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
         carry = Carry()
-        for _ in self._embed_carried(sentences, carry, 1, lambda _: np.empty(0, np.float32)):
+        for _ in self._embed_carried(sentences, carry, 1, lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)):
             pass
         if carry.state is None:
             raise MismatchError("warming needs at least one sentence, found none")
@@ -152,14 +199,8 @@ class Elmo:
         kept = ("lstm.", "output.", "mix.", "warm.")
         arrays = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(kept)}
         config = self.config.model_copy(update={"char_cnn": None, "word_embed": None})
-        return Elmo(Checkpoint(config, {"embedding": self._spelled(words), **arrays}, words, source=self.source))
-
-    @torch.inference_mode()
-    def _spelled(self, words: Sequence[str]) -> Vectors:
-        """Return the context-free vectors of words, (V, P)."""
-        parts = [words[i : i + _BATCH_PLACES] for i in range(0, len(words), _BATCH_PLACES)]
-        ids = (torch.from_numpy(self.speller.spell(part).astype(np.int64)) for part in parts)
-        return torch.cat([self.network.encoder(chars_UC) for chars_UC in ids]).numpy()
+        vectors = encode(self.network, self.speller, words).numpy()
+        return Elmo(Checkpoint(config, {"embedding": vectors, **arrays}, words, source=self.source))
 
     def checkpoint(self) -> Checkpoint:
         """Return the model as plain data."""
@@ -198,42 +239,43 @@ class Elmo:
     def _embed_sorted(
         self, sentences: Iterable[Sentence], start: State | None, batch_size: int, reduce: _Reduce
     ) -> Iterator[Vectors]:
+        words = WordVectors(self.network, self.speller)
         for window in _windows(sentences, _WINDOW, _WINDOW_TOKENS):
-            vectors, _ = self._run_by_length(window, start and start.select(_zeros(window)), batch_size, reduce)
+            vectors, _ = self._run_by_length(window, words, start and start.select(_zeros(window)), batch_size, reduce)
             yield from vectors
 
     def _embed_carried(
         self, sentences: Iterable[Sentence], carry: Carry, batch_size: int, reduce: _Reduce
     ) -> Iterator[Vectors]:
+        words = WordVectors(self.network, self.speller)
         for batch in _windows(sentences, batch_size):
             old = (carry.state or self.network.zero_state(0)).grown(len(batch))
-            vectors, new = self._run_by_length(batch, old.select(torch.arange(len(batch))), batch_size, reduce)
+            vectors, new = self._run_by_length(batch, words, old.select(torch.arange(len(batch))), batch_size, reduce)
             carry.state = old.replaced(new)
             yield from vectors
 
+    @torch.inference_mode()
     def _run_by_length(
-        self, window: Sequence[Sentence], state: State | None, batch_size: int, reduce: _Reduce
+        self,
+        window: Sequence[Sentence],
+        words: WordVectors,
+        state: State | None,
+        batch_size: int,
+        reduce: _Reduce,
     ) -> tuple[list[Vectors], State]:
         """Run sentences of like length together, each from its row of `state`; results in the order given."""
+        words.learn(distinct_words(window, self.speller.marks))
         lengths = [len(sentence) for sentence in window]
         vectors: dict[int, Vectors] = {}
         parts, states = [], []
-        for part in plan_batches(lengths, sentences=batch_size, places=_BATCH_PLACES):
+        for part in plan_batches(lengths, sentences=batch_size, most=_BATCH_PLACES):
             rows = torch.tensor(part)
-            stacks, new = self._run([window[i] for i in part], state and state.select(rows))
-            vectors.update(zip(part, map(reduce, stacks), strict=True))
+            words_BT, lengths_B = places([window[i] for i in part], self.speller.marks, words.index)
+            layers, new = self.network.contextualize(words.vectors, words_BT, lengths_B, state and state.select(rows))
+            vectors.update(zip(part, reduce(layers, lengths_B.tolist()), strict=True))
             parts.append(rows)
             states.append(new)
         return [vectors[i] for i in range(len(window))], State.joined(states).select(torch.argsort(torch.cat(parts)))
-
-    @torch.inference_mode()
-    def _run(self, sentences: Sequence[Sentence], state: State | None) -> tuple[list[Tensor], State]:
-        """Return for each sentence its layers (L, T, D) without the sentence marks, and the state after them."""
-        batch = make_batch(sentences, self.speller)
-        layers, new = self.network(batch, state)
-        stack_LMD = torch.stack(layers).cpu()
-        parts = stack_LMD.split(batch.lengths_B.tolist(), dim=1)
-        return [part[:, 1:-1] for part in parts], new
 
 
 def load(

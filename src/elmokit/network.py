@@ -15,16 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError
-from elmokit.kernels import LEAST_ROWS, lstmp, with_least_rows
+from elmokit.kernels import lstmp, product, whole_rows
 from elmokit.mirror import Streams, side_by_side
-from elmokit.text import Batch
+from elmokit.text import Batch, Ids
 
-# Places whose gates are computed in one product; bounds memory on very long sentences.
-_PLACES_PER_PRODUCT = 8192
 # Words convolved together: few enough that their windows stay in cache, sorted so that they are of like length.
 _WORDS_PER_CONVOLUTION = 256
 
@@ -39,7 +38,7 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+        return product(x, self.weight, self.bias)
 
 
 class Convolution(nn.Module):
@@ -55,7 +54,7 @@ class Convolution(nn.Module):
         width, n_in, n_out = self.weight.shape
         places = x_UCE.shape[1] - width + 1
         windows = torch.cat([x_UCE[:, k : k + places] for k in range(width)], dim=-1)
-        return (windows @ self.weight.view(width * n_in, n_out)).amax(dim=1) + self.bias
+        return product(windows, self.weight.view(width * n_in, n_out)).amax(dim=1) + self.bias
 
 
 class Highway(nn.Module):
@@ -162,27 +161,12 @@ class Layer(nn.Module):
 
         Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
         """
-        P = x_TZBP.shape[-1]
-        steps = max(1, _PLACES_PER_PRODUCT // x_TZBP.shape[2])
-        outputs = []
-        for start in range(0, len(rows), steps):
-            gates_TZBG = self._input_gates(x_TZBP[start : start + steps])
-            y_TZBP, h_ZBP, c_ZBD = lstmp(
-                gates_TZBG, self.kernel[:, P:], self.projection, h_ZBP, c_ZBD,
-                rows=rows[start : start + steps], cell_clip=self.cell_clip, proj_clip=self.proj_clip,
-            )  # fmt: skip
-            outputs.append(y_TZBP)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), h_ZBP, c_ZBD
-
-    def _input_gates(self, x_TZBP: Tensor) -> Tensor:
-        """Return the share of the input in the gates (T, Z, B, G), all places of a direction in one product."""
-        T, Z, B, P = x_TZBP.shape
         D = self.bias.shape[1] // 4
-        x_ZNP = x_TZBP.transpose(0, 1).reshape(Z, T * B, P)
-        forget_G = nn.functional.pad(self.bias.new_ones(D), (2 * D, D))
-        bias_Z1G = (self.bias + forget_G).unsqueeze(1)
-        gates_ZNG = torch.baddbmm(bias_Z1G, with_least_rows(x_ZNP), self.kernel[:, :P])[:, : T * B]
-        return gates_ZNG.reshape(Z, T, B, -1).transpose(0, 1)
+        bias_ZG = self.bias + nn.functional.pad(self.bias.new_ones(D), (2 * D, D))
+        return lstmp(
+            x_TZBP, self.kernel, bias_ZG, self.projection, h_ZBP, c_ZBD,
+            rows=rows, cell_clip=self.cell_clip, proj_clip=self.proj_clip,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -281,19 +265,33 @@ class BiLM(nn.Module):
         return layers, State(torch.stack(h), torch.stack(c))
 
     def forward(self, batch: Batch, state: State | None = None) -> tuple[list[Tensor], State]:
-        """Embed a batch: the layers 0..L, (M, 2P) each, and the new state, rows in the batch's order.
+        """Embed a batch; results as those of `contextualize`."""
+        return self.contextualize(self.encode(batch.chars_UC), batch.words_BT, batch.lengths_B, state)
 
-        M counts the places of all sentences, one sentence after the other, without padding; <S> and </S> are among
-        them. The forward direction is the first half of a vector, the backward direction the second.
+    def encode(self, chars_UC: Ids) -> Tensor:
+        """Return layer 0, (U, P), of words spelled as ids."""
+        fill = np.repeat(chars_UC[:1], whole_rows(len(chars_UC)) - len(chars_UC), axis=0)
+        ids_UC = torch.from_numpy(np.concatenate([chars_UC, fill]).astype(np.int64)).to(self.device)
+        return self.encoder(ids_UC)[: len(chars_UC)]
+
+    def contextualize(
+        self,
+        words_UP: Tensor,
+        words_BT: NDArray[np.int64],
+        lengths_B: NDArray[np.int64],
+        state: State | None = None,
+    ) -> tuple[list[Tensor], State]:
+        """Put word vectors into context: the layers 0..L, (M, 2P) each, and the new state, rows in the order given.
+
+        words_BT: which row of `words_UP` stands where, <S> and </S> among them; lengths_B: places of each sentence. M
+        counts the places of all sentences, one sentence after the other, without padding. The forward direction is the
+        first half of a vector, the backward direction the second.
         """
-        view = Streams(batch.words_BT, batch.lengths_B)
+        view = Streams(words_BT, lengths_B)
         order_B = torch.from_numpy(view.order_B).to(self.device)
-        state = state or self.zero_state(len(batch.lengths_B))
-        _check_rows(state, len(batch.lengths_B))
+        state = state or self.zero_state(len(lengths_B))
+        _check_rows(state, len(lengths_B))
         state = state.select(order_B)
-        chars_UC = batch.chars_UC.astype(np.int64)
-        fill = np.repeat(chars_UC[:1], max(0, LEAST_ROWS - len(chars_UC)), axis=0)
-        words_UP = self.encoder(torch.from_numpy(np.concatenate([chars_UC, fill])).to(self.device))
         x_TZBP = words_UP[torch.from_numpy(view.words_TZB).to(self.device)]
         layers, state = self.run(x_TZBP, state, rows=view.rows_T)
         places_MZ = torch.from_numpy(view.places_MZ).to(self.device)

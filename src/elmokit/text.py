@@ -5,9 +5,10 @@ Axes: U distinct words of a batch, B sentences, T places, C symbols of a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -194,23 +195,35 @@ class Batch:
 
 def make_batch(sentences: Sequence[Sequence[str]], speller: Speller) -> Batch:
     """Put sentences, which may be empty, between the sentence marks into a `Batch`."""
-    begin, end, _ = speller.marks
+    words = distinct_words(sentences, speller.marks)
+    index = {word: number for number, word in enumerate(words)}
+    return Batch(speller.spell(words), *places(sentences, speller.marks, index))
+
+
+def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str]:
+    """Return the sentence marks and the words of the sentences, each once, in the order in which they come."""
+    return list(dict.fromkeys(chain((marks.begin, marks.end), *sentences)))
+
+
+def places(
+    sentences: Sequence[Sequence[str]], marks: Marks, index: Mapping[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return `words_BT` and `lengths_B` of a `Batch`, with the numbers that `index` gives to words."""
     lengths_B = np.array([len(sentence) + 2 for sentence in sentences], np.int64)
     words_BT = np.zeros((len(sentences), max(lengths_B, default=0)), np.int64)
-    index: dict[str, int] = {}
     for row, sentence in zip(words_BT, sentences, strict=True):
-        row[: len(sentence) + 2] = [index.setdefault(word, len(index)) for word in (begin, *sentence, end)]
-    return Batch(speller.spell(list(index)), words_BT, lengths_B)
+        row[: len(sentence) + 2] = [index[word] for word in (marks.begin, *sentence, marks.end)]
+    return words_BT, lengths_B
 
 
-def plan_batches(lengths: Sequence[int], *, sentences: int, places: int) -> Iterator[list[int]]:
-    """Yield lists of sentence numbers: longest first, at most `sentences` each and about `places` places with padding.
+def plan_batches(lengths: Sequence[int], *, sentences: int, most: int) -> Iterator[list[int]]:
+    """Yield lists of sentence numbers: longest first, at most `sentences` each and about `most` places with padding.
 
-    A sentence longer than `places` is a batch of its own.
+    A sentence longer than `most` is a batch of its own.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) == sentences or (len(batch) + 1) * (lengths[batch[0]] + 2) > places):
+        if batch and (len(batch) == sentences or (len(batch) + 1) * (lengths[batch[0]] + 2) > most):
             yield batch
             batch = []
         batch.append(i)

@@ -34,7 +34,9 @@ def embed(
     warm_up: Annotated[
         str | None, Option(help="text to read first, for --state warm with a model that stores none")
     ] = None,
-    batch_size: Annotated[int, Option(min=1, help="sentences computed together, at most")] = 64,
+    batch_size: Annotated[
+        int | None, Option(min=1, help="sentences computed together, at most; default: 256, with --state carry 64")
+    ] = None,
     dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file")] = "float32",
     tokenize: Tokenize = False,
     symbols: Symbols = False,

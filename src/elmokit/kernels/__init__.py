@@ -1,4 +1,4 @@
-"""Faster ways through one LSTM layer, each tested against the plain loop in `plain`."""
+"""Ways through one LSTM layer: `plain` is the reference, each of the others is compared with it by a test."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
-from elmokit.kernels.plain import LEAST_ROWS as LEAST_ROWS
+from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
-from elmokit.kernels.plain import with_least_rows as with_least_rows
+from elmokit.kernels.plain import whole_rows as whole_rows
+from elmokit.kernels.product import product as product
 
 
 def lstmp(
-    gates_TZBG: Tensor,
-    kernel_ZPG: Tensor,
+    x_TZBI: Tensor,
+    kernel_ZKG: Tensor,
+    bias_ZG: Tensor,
     projection_ZDP: Tensor | None,
     h_ZBP: Tensor,
     c_ZBD: Tensor,
@@ -24,13 +26,18 @@ def lstmp(
     cell_clip: float | None,
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the recurrence of one layer by the fastest kernel that can.
+    """Run one layer by the fastest kernel that can.
 
-    gates_TZBG: the input's share in the gates, biases included; kernel_ZPG: the recurrent weights; rows: how many rows
-    are still there at each step. Returns outputs (T, Z, B, P) and the last h and c.
+    x_TZBI: the layer's input; kernel_ZKG: the weights of input and recurrence, one above the other, so K = I + P;
+    bias_ZG: the biases, that of the forget gate with its 1; rows: how many rows are still there at each step.
+
+    Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
     """
-    all_rows = rows[-1] == gates_TZBG.shape[2]
-    kernel = lstmp_batched_gradient if torch.is_grad_enabled() and all_rows else lstmp_plain
+    if not torch.is_grad_enabled():
+        kernel = lstmp_in_place if x_TZBI.device.type == "cpu" else lstmp_plain
+    else:
+        kernel = lstmp_batched_gradient if rows[-1] == x_TZBI.shape[2] else lstmp_plain
     return kernel(
-        gates_TZBG, kernel_ZPG, projection_ZDP, h_ZBP, c_ZBD, rows=rows, cell_clip=cell_clip, proj_clip=proj_clip
-    )
+        x_TZBI, kernel_ZKG, bias_ZG, projection_ZDP, h_ZBP, c_ZBD,
+        rows=rows, cell_clip=cell_clip, proj_clip=proj_clip,
+    )  # fmt: skip

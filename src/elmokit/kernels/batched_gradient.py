@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elmokit.kernels.product import multiply, product, products
+
 
 def lstmp_batched_gradient(
-    gates_TZBG: Tensor,
-    kernel_ZPG: Tensor,
+    x_TZBI: Tensor,
+    kernel_ZKG: Tensor,
+    bias_ZG: Tensor,
     projection_ZDP: Tensor | None,
     h_ZBP: Tensor,
     c_ZBD: Tensor,
@@ -27,12 +30,15 @@ def lstmp_batched_gradient(
     cell_clip: float | None,
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the recurrence where no row ends early; arguments and results as `kernels.lstmp`."""
-    assert rows[-1] == gates_TZBG.shape[2], "every row must last to the end"
+    """Run one layer in which no row ends early; arguments and results as `kernels.lstmp`."""
+    B, I = x_TZBI.shape[2:]  # noqa: E741
+    assert rows[-1] == B, "every row must last to the end"
+    directions = zip(x_TZBI.unbind(1), kernel_ZKG[:, :I], bias_ZG, strict=True)
+    gates_TZBG = torch.stack([product(*direction) for direction in directions]).transpose(0, 1)
     dtype = gates_TZBG.dtype
     projection_ZDP = None if projection_ZDP is None else projection_ZDP.to(dtype)
     y_TZBP, c_last = _Lstmp.apply(
-        gates_TZBG, kernel_ZPG.to(dtype), projection_ZDP, h_ZBP.to(dtype), c_ZBD, cell_clip, proj_clip
+        gates_TZBG, kernel_ZKG[:, I:].to(dtype), projection_ZDP, h_ZBP.to(dtype), c_ZBD, cell_clip, proj_clip
     )
     return y_TZBP, y_TZBP[-1], c_last
 
@@ -55,23 +61,21 @@ class _Lstmp(torch.autograd.Function):
         h, c = gates_TZBG.new_empty(T + 1, Z, B, P), c_ZBD.new_empty(T + 1, Z, B, D)
         m, tanh_c = _directions_apart(gates_TZBG, T, Z, B, D), c_ZBD.new_empty(T, Z, B, D)
         h[0], c[0] = h_ZBP, c_ZBD
-        sums = None if gates_TZBG.dtype == c_ZBD.dtype else torch.empty_like(gates_TZBG[0])
         for t in range(T):
-            if sums is None:
-                torch.baddbmm(gates_TZBG[t], h[t], kernel, out=activated[t])
-            else:
-                activated[t] = torch.baddbmm(gates_TZBG[t], h[t], kernel, out=sums)
+            for z in range(Z):
+                torch.add(gates_TZBG[t, z], multiply(h[t, z], kernel[z]), out=activated[t, z])
             _activate(activated[t])
             i, j, f, o = activated[t].chunk(4, dim=-1)
             torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, j)
             if cell_clip is not None:
                 c[t + 1].clamp_(-cell_clip, cell_clip)
-            torch.tanh(c[t + 1], out=tanh_c[t])
+            torch.mul(c[t + 1], 2, out=tanh_c[t]).sigmoid_().mul_(2).sub_(1)  # the tanh, see in_place
             torch.mul(o, tanh_c[t], out=m[t])
             if projection is None:
                 h[t + 1] = m[t]
                 continue
-            torch.bmm(m[t], projection, out=h[t + 1])
+            for z in range(Z):
+                h[t + 1, z] = multiply(m[t, z], projection[z])
             if proj_clip is not None:
                 h[t + 1].clamp_(-proj_clip, proj_clip)
         ctx.save_for_backward(activated, kernel, projection, h, c, m, tanh_c)
@@ -92,12 +96,12 @@ class _Lstmp(torch.autograd.Function):
             torch.add(dy_TZBP[t], dh, out=dprojected[t])
             if inside is not None:
                 dprojected[t].mul_(inside[t])
-            dm = dprojected[t] if back_projection is None else torch.bmm(dprojected[t], back_projection)
+            dm = dprojected[t] if back_projection is None else products(dprojected[t], back_projection)
             dc.addcmul_(dm, dc_slope[t])
             torch.mul(dc.unsqueeze(-2), slopes[t], out=dgates[t, ..., : 3 * G // 4].unflatten(-1, (3, G // 4)))
             torch.mul(dm, do_slope[t], out=dgates[t, ..., 3 * G // 4 :])
             dc.mul_(kept[t])
-            dh = torch.bmm(dgates[t], back)
+            dh = products(dgates[t], back)
         dkernel = _summed_product(h[:-1], dgates)
         dprojection = None if projection is None else _summed_product(m, dprojected)
         return dgates, dkernel, dprojection, dh, dc, None, None
@@ -126,14 +130,14 @@ def _directions_apart(like: Tensor, T: int, Z: int, B: int, width: int) -> Tenso
 
 
 def _activate(gates_ZBG: Tensor) -> None:
-    """Apply tanh to the second quarter of the gates and the sigmoid to the others, in place."""
-    D = gates_ZBG.shape[-1] // 4
-    gates_ZBG[..., :D].sigmoid_()
-    gates_ZBG[..., D : 2 * D].tanh_()
-    gates_ZBG[..., 2 * D :].sigmoid_()
+    """Apply tanh (see in_place) to the second quarter of the gates and the sigmoid to the others, in place."""
+    j = gates_ZBG.chunk(4, dim=-1)[1]
+    j.mul_(2)
+    gates_ZBG.sigmoid_()
+    j.mul_(2).sub_(1)
 
 
 def _summed_product(a_TZBI: Tensor, b_TZBO: Tensor) -> Tensor:
     """Return sum over t and b of a^T b, (Z, I, O), as one product a direction."""
     a_ZNI, b_ZNO = (x.transpose(0, 1).flatten(1, 2) for x in (a_TZBI, b_TZBO))
-    return torch.bmm(a_ZNI.mT, b_ZNO)
+    return products(a_ZNI.mT, b_ZNO)

@@ -7,14 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# Products of fewer rows are computed in another order and round otherwise (seen with MKL, one and two threads: below 4
-# and below 8 rows). Never computing fewer keeps a sentence's vectors the same in any batch; a test says how closely.
-LEAST_ROWS = 8
+# Rows are computed by so many. Products of fewer are computed in another order and round otherwise (seen with MKL, one
+# and two threads: below 4 and below 8 rows; with oneDNN: below 2), and so do the last values of a block of memory that
+# do not fill the processor's vectors, where sigmoids are concerned. Whole multiples keep a sentence's vectors the same
+# in any batch; a test says how closely.
+ROWS = 8
+
+
+def whole_rows(n: int) -> int:
+    """Return the multiple of `ROWS` that n rows are computed as."""
+    return -(-n // ROWS) * ROWS
 
 
 def lstmp_plain(
-    gates_TZBG: Tensor,
-    kernel_ZPG: Tensor,
+    x_TZBI: Tensor,
+    kernel_ZKG: Tensor,
+    bias_ZG: Tensor,
     projection_ZDP: Tensor | None,
     h_ZBP: Tensor,
     c_ZBD: Tensor,
@@ -23,12 +31,13 @@ def lstmp_plain(
     cell_clip: float | None,
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the recurrence step by step; arguments and results as `kernels.lstmp`."""
+    """Run one layer step by step; arguments and results as `kernels.lstmp`."""
     outputs, B = [], h_ZBP.shape[1]
-    h_ZBP, c_ZBD = with_least_rows(h_ZBP), with_least_rows(c_ZBD)
-    for t, left in enumerate(rows):
-        n = max(left, LEAST_ROWS)
-        gates_ZnG = torch.baddbmm(with_least_rows(gates_TZBG[t, :, :n]), h_ZBP[:, :n], kernel_ZPG)
+    x_TZBI, h_ZBP, c_ZBD = map(_with_whole_rows, (x_TZBI, h_ZBP, c_ZBD))
+    for x_ZBI, left in zip(x_TZBI, rows, strict=True):
+        n = whole_rows(left)
+        xh_ZnK = torch.cat([x_ZBI[:, :n], h_ZBP[:, :n]], dim=-1)
+        gates_ZnG = torch.baddbmm(bias_ZG.unsqueeze(1), xh_ZnK, kernel_ZKG)
         i, j, f, o = gates_ZnG.chunk(4, dim=-1)
         c_ZnD = _clip(torch.sigmoid(f) * c_ZBD[:, :n] + torch.sigmoid(i) * torch.tanh(j), cell_clip)
         m_ZnD = torch.sigmoid(o) * torch.tanh(c_ZnD)
@@ -38,9 +47,9 @@ def lstmp_plain(
     return torch.stack(outputs), h_ZBP[:, :B], c_ZBD[:, :B]
 
 
-def with_least_rows(x: Tensor) -> Tensor:
-    """Return x (..., n, width) with rows of zeros below, up to `LEAST_ROWS`, where it has fewer."""
-    missing = LEAST_ROWS - x.shape[-2]
+def _with_whole_rows(x: Tensor) -> Tensor:
+    """Return x (..., n, width) with rows of zeros below, up to `whole_rows(n)`."""
+    missing = whole_rows(x.shape[-2]) - x.shape[-2]
     return nn.functional.pad(x, (0, 0, 0, missing)) if missing > 0 else x
 
 

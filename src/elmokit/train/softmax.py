@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays
 from elmokit.head import AdaptiveSoftmax, Head, Softmax
+from elmokit.kernels.product import multiply
 from elmokit.train.recipe import Recipe
 
 
@@ -131,7 +132,7 @@ class _SampledCrossEntropy(torch.autograd.Function):
         device = x_NP.device.type
         if torch.is_autocast_enabled(device):
             x_NP, weight_SP = (a.to(torch.get_autocast_dtype(device)) for a in (x_NP, weight_SP))
-        p_NS = (x_NP @ weight_SP.T).float().add_(bias_S)
+        p_NS = multiply(x_NP, weight_SP.T).float().add_(bias_S)
         p_NS[rows, columns] = -torch.inf
         highest_N1 = torch.maximum(p_NS.amax(1), true_N)[:, None]
         p_NS.sub_(highest_N1).exp_()
@@ -144,7 +145,7 @@ class _SampledCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x_NP, weight_SP, p_NS, p_true_N1 = ctx.saved_tensors
         scale = gradient / len(x_NP)
-        dx, dweight = (p_NS @ weight_SP).float() * scale, (p_NS.T @ x_NP).float() * scale
+        dx, dweight = multiply(p_NS, weight_SP).float() * scale, multiply(p_NS.T, x_NP).float() * scale
         return dx, dweight, p_NS.sum(0, dtype=torch.float32) * scale, (p_true_N1[:, 0] - 1) * scale, None, None
 
 

@@ -1,0 +1,84 @@
+"""The recurrence for embedding on a processor: one direction after the other, no gradients, little memory touched.
+
+A step is one product of [x, h] with the whole kernel, so that the gates are never stored for more than a step, and
+everything after it happens in place. tanh(x) is 2 sigmoid(2 x) - 1, because torch's tanh takes four times as long as
+its sigmoid; the difference is a rounding at 1. The cells stay in float32 where the weights are bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from elmokit.kernels.plain import whole_rows
+from elmokit.kernels.product import multiply
+
+
+def lstmp_in_place(
+    x_TZBI: Tensor,
+    kernel_ZKG: Tensor,
+    bias_ZG: Tensor,
+    projection_ZDP: Tensor | None,
+    h_ZBP: Tensor,
+    c_ZBD: Tensor,
+    *,
+    rows: Sequence[int],
+    cell_clip: float | None,
+    proj_clip: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
+    y_TZBP = h_ZBP.new_empty(len(rows), *h_ZBP.shape)
+    h_ZBP, c_ZBD = h_ZBP.clone(), c_ZBD.clone()
+    for z in range(len(kernel_ZKG)):
+        projection_DP = None if projection_ZDP is None else projection_ZDP[z]
+        _one_direction(
+            x_TZBI[:, z], kernel_ZKG[z], bias_ZG[z], projection_DP, h_ZBP[z], c_ZBD[z], y_TZBP[:, z],
+            rows=rows, cell_clip=cell_clip, proj_clip=proj_clip,
+        )  # fmt: skip
+    return y_TZBP, h_ZBP, c_ZBD
+
+
+def _one_direction(
+    x_TBI: Tensor,
+    kernel_KG: Tensor,
+    bias_G: Tensor,
+    projection_DP: Tensor | None,
+    h_BP: Tensor,
+    c_BD: Tensor,
+    y_TBP: Tensor,
+    *,
+    rows: Sequence[int],
+    cell_clip: float | None,
+    proj_clip: float | None,
+) -> None:
+    """Run all steps; write the outputs into `y_TBP`, the last state of every row into `h_BP` and `c_BD`."""
+    (B, D), K, I = c_BD.shape, len(kernel_KG), x_TBI.shape[-1]  # noqa: E741
+    most = whole_rows(B)
+    xh, c, m = x_TBI.new_zeros(most, K), c_BD.new_zeros(most, D), x_TBI.new_empty(most, D)
+    xh[:B, I:], c[:B] = h_BP, c_BD
+    for t, left in enumerate(rows):
+        n = whole_rows(left)
+        xh[:left, :I] = x_TBI[t, :left]
+        gates_nG = multiply(xh[:n], kernel_KG, bias_G).to(c.dtype)
+        m_nD = _cells(gates_nG, c[:n], m[:n], cell_clip)
+        y_nP = m_nD if projection_DP is None else multiply(m_nD, projection_DP)
+        if projection_DP is not None and proj_clip is not None:
+            y_nP.clamp_(-proj_clip, proj_clip)
+        xh[:n, I:] = y_nP
+        y_TBP[t, :left] = y_nP[:left]
+        ended = slice(rows[t + 1] if t + 1 < len(rows) else 0, left)
+        h_BP[ended], c_BD[ended] = y_nP[ended], c[ended]
+
+
+def _cells(gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None) -> Tensor:
+    """Update the cells in place; return what they give to the projection, in `m_nD`."""
+    i, j, f, o = gates_nG.chunk(4, dim=-1)
+    j.mul_(2)
+    gates_nG.sigmoid_()
+    c_nD.mul_(f).sub_(i).addcmul_(i, j, value=2)  # f c + i (2 j - 1)
+    if cell_clip is not None:
+        c_nD.clamp_(-cell_clip, cell_clip)
+    tanh_nD = torch.mul(c_nD, 2, out=i).sigmoid_().mul_(2).sub_(1)
+    return m_nD.copy_(tanh_nD.mul_(o)) if m_nD.dtype != c_nD.dtype else torch.mul(tanh_nD, o, out=m_nD)

@@ -1,0 +1,86 @@
+"""Matrix products, each by the fastest library that torch carries for the processor at hand.
+
+torch multiplies float32 matrices on x86 with MKL, which does not use the whole width of an AMD processor's vectors.
+oneDNN, which torch carries too and takes for convolutions and bfloat16, does: twice as fast there, equal elsewhere
+(docs/benchmarks.md). With two rows or more it also adds up each row in the same order whatever the other rows are.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Return x @ weight + bias, (..., O), for x (..., I); in the type of autocast where that is on."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight_IO, bias_O = x.to(dtype), weight_IO.to(dtype), None if bias_O is None else bias_O.to(dtype)
+    x_NI = x.reshape(-1, x.shape[-1])
+    needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight_IO.requires_grad)
+    if not _by_onednn(x_NI, weight_IO) or not needs_gradient:
+        y_NO = multiply(x_NI, weight_IO, bias_O)
+    else:
+        y_NO = _Product.apply(x_NI, weight_IO, bias_O)
+    return y_NO.view(*x.shape[:-1], -1)
+
+
+def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Return a @ b + bias without a graph of gradients where oneDNN computes it; both may be transposed views."""
+    if _by_onednn(a_NI, b_IO):
+        return torch.ops.mkldnn._linear_pointwise(_dense(a_NI), _dense(b_IO).T, bias_O, "none", [], "")
+    return torch.mm(a_NI, b_IO) if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
+
+
+def products(a_ZNI: Tensor, b_ZIO: Tensor) -> Tensor:
+    """Return a @ b of each pair, (Z, N, O), as `multiply`."""
+    if _by_onednn(a_ZNI, b_ZIO):
+        return torch.stack([multiply(a, b) for a, b in zip(a_ZNI, b_ZIO, strict=True)])
+    return torch.bmm(a_ZNI, b_ZIO)
+
+
+class _Product(torch.autograd.Function):
+    """`multiply` with its gradients, which are products of the same kind."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_IO: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_NI, weight_IO)
+        return multiply(x_NI, weight_IO, bias_O)
+
+    @staticmethod
+    def backward(ctx: Any, dy_NO: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, weight_IO = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            multiply(dy_NO, weight_IO.T) if needs_x else None,
+            multiply(x_NI.T, dy_NO) if needs_weight else None,
+            dy_NO.sum(0) if needs_bias else None,
+        )
+
+
+def _dense(a: Tensor) -> Tensor:
+    """Return the matrix, copied where neither its rows nor its columns follow one another without a gap.
+
+    oneDNN takes a thousand times as long where the columns do but for a gap.
+    """
+    return a if a.is_contiguous() or a.T.is_contiguous() else a.contiguous()
+
+
+def _by_onednn(a_NI: Tensor, b_IO: Tensor) -> bool:
+    """Say whether oneDNN computes this product: float32 on an x86 processor, and nothing empty."""
+    return (
+        _HAS_ONEDNN and a_NI.dtype == b_IO.dtype == torch.float32 and a_NI.device.type == "cpu"
+        and a_NI.numel() > 0 and b_IO.numel() > 0
+    )  # fmt: skip
+
+
+# The operator is the one that torch's own compiler emits. Elsewhere than on x86 it has not been tried.
+_HAS_ONEDNN = (
+    platform.machine().lower() in ("x86_64", "amd64")
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
