@@ -157,6 +157,15 @@ def test_half_precision(done, here, model, elmo):
         np.testing.assert_allclose(found, vectors, atol=2e-3)
 
 
+def test_coarse_products(done, refused, here, model, elmo):
+    done("embed", "text.txt", "out.npz", "--model", model, "--precision", "bfloat16", "--device", "cpu")
+    for found, vectors in zip(read(here / "out.npz"), elmo.embed(SENTENCES), strict=True):
+        np.testing.assert_allclose(found, vectors, atol=0.05)
+    assert "device 'cuda:99' cannot be used" in refused(
+        "embed", "text.txt", "no.npz", "--model", model, "--device", "cuda:99"
+    )
+
+
 def test_standard_input_and_raw_text(done, here, model, elmo):
     done("embed", "-", "out.npz", "--model", model, stdin=TEXT.encode())
     assert_close(read(here / "out.npz"), elmo.embed(SENTENCES))

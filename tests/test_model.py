@@ -13,6 +13,7 @@ from elmokit import cli, formats
 from elmokit.checkpoint import read_native, write_native
 from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import allennlp
+from elmokit.job import embed_file
 from elmokit.model import Carry, Elmo
 from elmokit.network import Mix
 
@@ -97,6 +98,62 @@ def test_the_cache_is_that_of_bilm_tf(oracles, tmp_path, monkeypatch):
     found = formats.read(tmp_path / "cached")
     rows = [found.vocabulary.index(word) for word in words]
     np.testing.assert_allclose(found.arrays["embedding"][rows], expected, atol=1e-6)
+
+
+# ---------------------------------------------------------------- precision and device
+
+
+def cosines(a, b):
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+@pytest.mark.parametrize("state", ["fresh", "warm", "carry"])
+def test_bfloat16_gives_nearly_the_same_vectors(tiny, state):
+    sentences = [["the", "cat", "sat"], ["strange"] * 30, ["a"]]
+    exact, coarse = (Elmo(tiny, precision=precision).warm(sentences) for precision in ("float32", "bfloat16"))
+    for a, b in zip(*(model.embed(sentences, layers="all", state=state) for model in (exact, coarse)), strict=True):
+        assert b.dtype == np.float32
+        assert cosines(a, b).min() > 0.999
+        assert not np.array_equal(a, b)
+    assert exact.fingerprint != coarse.fingerprint
+
+
+def test_a_model_in_bfloat16_can_be_saved_and_carried(tiny, tmp_path):
+    model = Elmo(tiny, precision="bfloat16")
+    model.save(tmp_path / "model")
+    saved = Elmo(read_native(tmp_path / "model"), precision="bfloat16")
+    (tmp_path / "text.txt").write_text("the cat\nsat\n" * 10)
+    for number, one in enumerate((model, saved)):
+        embed_file(tmp_path / "text.txt", tmp_path / f"{number}.npz", elmo=one, state="carry", save_every=2)
+    with np.load(tmp_path / "0.npz") as first, np.load(tmp_path / "1.npz") as second:
+        assert len(first) == len(second) == 20
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "precision: expected 'float32', 'bfloat16', found 'int8'"),
+        ({"device": "nowhere"}, "device 'nowhere' cannot be used .*leave it out"),
+        ({"device": "cuda:77"}, "device 'cuda:77' cannot be used .*leave it out"),
+    ],
+)
+def test_what_cannot_compute_is_refused(tiny, options, message):
+    with pytest.raises(MismatchError, match=message):
+        Elmo(tiny, **options)
+
+
+def test_changed_weights_are_used(tiny):
+    """What is packed for speed follows the weights, however they are changed."""
+    model = Elmo(tiny)
+    first = next(model.embed([["a", "b"]]))
+    with torch.no_grad():
+        model.network.lstm[0].kernel.mul_(0.5)
+    halved = next(model.embed([["a", "b"]]))
+    np.testing.assert_array_equal(halved, next(Elmo(model.checkpoint()).embed([["a", "b"]])))
+    assert not np.allclose(first, halved)
+    model.network.load_state_dict(Elmo(tiny).network.state_dict())
+    np.testing.assert_array_equal(first, next(model.embed([["a", "b"]])))
 
 
 # ---------------------------------------------------------------- batches within a batch

@@ -252,4 +252,4 @@ def _begin_carry(place: Partial) -> Carry:
 def _carried_arrays(carry: Carry | None) -> dict[str, Array] | None:
     if carry is None or carry.state is None:
         return None
-    return {"h": carry.state.h.cpu().numpy(), "c": carry.state.c.cpu().numpy()}
+    return {"h": carry.state.h.float().cpu().numpy(), "c": carry.state.c.cpu().numpy()}

@@ -215,11 +215,10 @@ class LanguageModel:
         for b, sentence in enumerate(batch):
             for z, read in enumerate(((begin, *sentence), (end, *reversed(sentence)))):
                 words_TZB[: len(read), z, b] = [index.setdefault(word, len(index)) for word in read]
-        chars_UC = self.elmo.speller.spell(list(index)).astype(np.int64)
-        words_UP = self.elmo.network.encoder(torch.from_numpy(chars_UC))
+        words_UP = self.elmo.network.encode(self.elmo.speller.spell(list(index)))
         rows = [sum(length > t for length in lengths) for t in range(max(lengths))]
         layers, state = self.elmo.network.run(words_UP[torch.from_numpy(words_TZB)], state, rows=rows)
-        return layers[-1], state
+        return layers[-1].float().cpu(), state  # as the head has its weights
 
 
 def perplexity_of(scores: Iterable[Scores]) -> Perplexity:

@@ -21,11 +21,12 @@ from elmokit import checkpoint, formats, hub
 from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
-from elmokit.network import BiLM, State
+from elmokit.network import BiLM, State, as_array
 from elmokit.text import Speller, distinct_words, places, plan_batches
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 Sentence: TypeAlias = Sequence[str]
 Vectors: TypeAlias = NDArray[np.float32]
 # From layers (M, D) and the lengths of the sentences in M, marks included, to what is asked for of each.
@@ -69,7 +70,7 @@ class WordVectors:
             self._forget()
             new = list(words)
         vectors = encode(self.network, self.speller, new)
-        self.vectors = torch.cat([self.vectors.to(vectors), vectors])
+        self.vectors = torch.cat([self.vectors.to(vectors), vectors])  # on its device, in its type
         self.index.update((word, number) for number, word in enumerate(new, start=len(self.index)))
 
 
@@ -79,7 +80,7 @@ def encode(network: BiLM, speller: Speller, words: Sequence[str]) -> Tensor:
     order = sorted(range(len(words)), key=lambda number: len(words[number]))
     parts = [order[i : i + _WORDS_TOGETHER] for i in range(0, len(order), _WORDS_TOGETHER)]
     vectors = torch.cat([network.encode(speller.spell([words[number] for number in part])) for part in parts])
-    return vectors[torch.argsort(torch.tensor(order))]
+    return vectors[torch.argsort(torch.tensor(order, device=vectors.device))]
 
 
 @dataclass
@@ -90,16 +91,22 @@ class Carry:
 
 
 class Elmo:
-    """A network, how it spells, and nothing that changes when it is used."""
+    """A network, how it spells, and nothing that changes when it is used.
 
-    def __init__(self, source: Checkpoint) -> None:
+    `device`: where it computes, as torch names it ("cuda"). `precision`: "bfloat16" computes products of rounded
+    weights and values, the cells in float32; about twice as fast on processors that have the arithmetic. How far its
+    vectors are from those of "float32" is told in docs/benchmarks.md.
+    """
+
+    def __init__(self, source: Checkpoint, *, device: str = "cpu", precision: Precision = "float32") -> None:
         self.config: Config = source.config
         self.vocabulary = source.vocabulary
         self.characters = source.characters
         self.card = source.card
         self.source = source.source
         self.speller: Speller = source.speller()
-        self.network = BiLM.from_arrays(source.config, source.arrays).eval()
+        dtype = _PRECISIONS[precision] if precision in _PRECISIONS else _refuse("precision", precision, [*_PRECISIONS])
+        self.network = BiLM.from_arrays(source.config, source.arrays).to(_device(device), dtype).eval()
         # What the network does not compute with: the softmax head, trained mixes.
         self.extras: Arrays = {name: a for name, a in source.arrays.items() if name.startswith(("softmax.", "mix."))}
         self.warm_state = _stored_state(source.arrays)
@@ -159,7 +166,7 @@ class Elmo:
         pooled = _POOLS[pool] if pool in _POOLS else _refuse("pool", pool, list(_POOLS))
 
         def reduce(layers_LMD: Sequence[Tensor], lengths: Sequence[int]) -> list[Vectors]:
-            parts = select(torch.stack(list(layers_LMD)).cpu()).split(lengths, dim=-2)
+            parts = select(torch.stack(list(layers_LMD)).float()).cpu().split(lengths, dim=-2)
             # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
             return [np.array(pooled(part[..., 1:-1, :]).numpy(), order="C") for part in parts]
 
@@ -199,7 +206,7 @@ class Elmo:
         kept = ("lstm.", "output.", "mix.", "warm.")
         arrays = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(kept)}
         config = self.config.model_copy(update={"char_cnn": None, "word_embed": None})
-        vectors = encode(self.network, self.speller, words).numpy()
+        vectors = as_array(encode(self.network, self.speller, words))
         return Elmo(Checkpoint(config, {"embedding": vectors, **arrays}, words, source=self.source))
 
     def checkpoint(self) -> Checkpoint:
@@ -225,7 +232,8 @@ class Elmo:
     def _warm_arrays(self) -> Arrays:
         if self.warm_state is None:
             return {}
-        return {"warm.h": self.warm_state.h[:, :, 0].numpy(), "warm.c": self.warm_state.c[:, :, 0].numpy()}
+        h, c = (as_array(a[:, :, 0]) for a in (self.warm_state.h, self.warm_state.c))
+        return {"warm.h": h, "warm.c": c}
 
     def _start(self, policy: str) -> State | None:
         if policy == "fresh":
@@ -234,7 +242,7 @@ class Elmo:
             raise MismatchError(
                 "this model stores no warmed state to start from; make one with Elmo.warm(sentences), or --warm-up TEXT"
             )
-        return self.warm_state
+        return self.warm_state.to(self.network.device)
 
     def _embed_sorted(
         self, sentences: Iterable[Sentence], start: State | None, batch_size: int, reduce: _Reduce
@@ -249,7 +257,8 @@ class Elmo:
     ) -> Iterator[Vectors]:
         words = WordVectors(self.network, self.speller)
         for batch in _windows(sentences, batch_size):
-            old = (carry.state or self.network.zero_state(0)).grown(len(batch))
+            before = carry.state.to(self.network.device) if carry.state else self.network.zero_state(0)
+            old = before.grown(len(batch))
             vectors, new = self._run_by_length(batch, words, old.select(torch.arange(len(batch))), batch_size, reduce)
             carry.state = old.replaced(new)
             yield from vectors
@@ -287,17 +296,34 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     token: str | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> Elmo:
     """Open a model: a path, a Hugging Face hub repository "user/name", or a published model's name (`elmo models`).
 
     A path is a folder, an archive or a file of a model of any format that elmokit reads; with `weights` (HDF5) it is
     the model's options.json. Without `model` it is the bundled English one. `softmax` and `vocabulary` name a head that
-    is kept apart and its words. `revision`, `token`: of the hub; `offline`: fetch nothing.
+    is kept apart and its words. `revision`, `token`: of the hub; `offline`: fetch nothing. `device` and `precision` are
+    those of `Elmo`.
 
     Raises `UnknownModel` where nothing is there, `FormatError` where what is there is no model, `DownloadError`.
     """
     path = formats.BUNDLED if model is None else locate(model, revision=revision, offline=offline, token=token)
-    return Elmo(formats.read(path, weights=weights, softmax=softmax, vocabulary=vocabulary))
+    source = formats.read(path, weights=weights, softmax=softmax, vocabulary=vocabulary)
+    return Elmo(source, device=device, precision=precision)
+
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises the one for unknown names, the other without CUDA
+        reason = str(error).splitlines()[0]
+        raise MismatchError(f"device {name!r} cannot be used ({reason}); leave it out to compute on the CPU") from None
+    return device
 
 
 def _stored_state(arrays: Arrays) -> State | None:

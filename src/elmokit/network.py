@@ -190,6 +190,10 @@ class State:
         """Return the rows of several states, one after the other."""
         return cls(torch.cat([state.h for state in states], dim=2), torch.cat([state.c for state in states], dim=2))
 
+    def to(self, device: torch.device) -> State:
+        """Return the same values on a device."""
+        return State(self.h.to(device), self.c.to(device))
+
     def detach(self) -> State:
         """Return the same values, cut from the graph of gradients."""
         return State(self.h.detach(), self.c.detach())
@@ -226,7 +230,7 @@ class BiLM(nn.Module):
 
     def arrays(self) -> Arrays:
         """Return the weights under the names of `checkpoint`."""
-        return {_array_name(name): t.detach().cpu().numpy() for name, t in self.state_dict().items()}
+        return {_array_name(name): as_array(t) for name, t in self.state_dict().items()}
 
     @property
     def device(self) -> torch.device:
@@ -238,7 +242,8 @@ class BiLM(nn.Module):
         lstm = self.config.lstm
         shape = (lstm.n_layers, 2, rows)
         weight = next(self.parameters())
-        return State(weight.new_zeros(*shape, lstm.state_dim), weight.new_zeros(*shape, lstm.dim))
+        cells = torch.promote_types(weight.dtype, torch.float32)  # bfloat16 is too coarse to sum up in
+        return State(weight.new_zeros(*shape, lstm.state_dim), weight.new_zeros(*shape, lstm.dim, dtype=cells))
 
     def run(
         self, x_TZBP: Tensor, state: State, *, rows: Sequence[int] | None = None, dropout: float = 0.0
@@ -341,6 +346,11 @@ def _layer_norm(layer: Tensor, mask: Tensor | None) -> Tensor:
     mean = (layer * kept).sum() / n
     variance = (((layer - mean) * kept) ** 2).sum() / n
     return (layer - mean) / torch.sqrt(variance + 1e-12)
+
+
+def as_array(tensor: Tensor) -> NDArray[np.floating]:
+    """Return the values as NumPy has them, which knows no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
 
 
 def _check_rows(state: State, rows: int) -> None:

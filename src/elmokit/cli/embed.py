@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from elmokit.cli.options import Column, HeadWords, Model, Symbols, Threads, Tokenize, Weights, load_model, notice
+from elmokit.cli.options import (
+    Column,
+    Device,
+    HeadWords,
+    Model,
+    Precision,
+    Symbols,
+    Threads,
+    Tokenize,
+    Weights,
+    load_model,
+    notice,
+)
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
@@ -46,6 +58,8 @@ def embed(
     save_every: Annotated[int, Option(min=1, help="sentences between two safe points for --resume")] = 10_000,
     resume: Annotated[bool, Option("--resume", help="continue an interrupted run")] = False,
     force: Annotated[bool, Option("--force", help="replace OUT, and what an interrupted run left")] = False,
+    device: Device = "cpu",
+    precision: Precision = "float32",
     threads: Threads = None,
 ) -> None:
     """Write the vectors of a text to a file."""
@@ -58,7 +72,8 @@ def embed(
     from elmokit.job import embed_file
 
     try:
-        elmo = _warmed(load_model(model, weights, vocabulary, threads), warm_up, tokenize=tokenize, symbols=symbols)
+        elmo = load_model(model, weights, vocabulary, threads, device=device, precision=precision)
+        elmo = _warmed(elmo, warm_up, tokenize=tokenize, symbols=symbols)
         done = embed_file(
             text,
             out,

@@ -1,19 +1,22 @@
 """The recurrence for embedding on a processor: one direction after the other, no gradients, little memory touched.
 
 A step is one product of [x, h] with the whole kernel, so that the gates are never stored for more than a step, and
-everything after it happens in place. tanh(x) is 2 sigmoid(2 x) - 1, because torch's tanh takes four times as long as
-its sigmoid; the difference is a rounding at 1. The cells stay in float32 where the weights are bfloat16.
+everything after it happens in place. The weights are packed once, which counts where few rows are computed. tanh(x) is
+2 sigmoid(2 x) - 1, because torch's tanh takes four times as long as its sigmoid; the difference is a rounding at 1. The
+cells stay in float32 where the weights are bfloat16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from elmokit.kernels.plain import whole_rows
-from elmokit.kernels.product import multiply
+from elmokit.kernels.product import Packed
 
 
 def lstmp_in_place(
@@ -29,22 +32,35 @@ def lstmp_in_place(
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
-    y_TZBP = h_ZBP.new_empty(len(rows), *h_ZBP.shape)
+    y_TZBP = x_TZBI.new_empty(len(rows), *h_ZBP.shape)
     h_ZBP, c_ZBD = h_ZBP.clone(), c_ZBD.clone()
     for z in range(len(kernel_ZKG)):
-        projection_DP = None if projection_ZDP is None else projection_ZDP[z]
+        gates = partial(_packed(kernel_ZKG)[z], bias_O=bias_ZG[z])
+        project = None if projection_ZDP is None else _packed(projection_ZDP)[z]
         _one_direction(
-            x_TZBI[:, z], kernel_ZKG[z], bias_ZG[z], projection_DP, h_ZBP[z], c_ZBD[z], y_TZBP[:, z],
+            x_TZBI[:, z], gates, project, h_ZBP[z], c_ZBD[z], y_TZBP[:, z],
             rows=rows, cell_clip=cell_clip, proj_clip=proj_clip,
         )  # fmt: skip
     return y_TZBP, h_ZBP, c_ZBD
 
 
+# Packed copies of weights that are alive, with the version of the weight that was packed: a change makes a new copy.
+_PACKED: MutableMapping[Tensor, tuple[tuple[int, int], list[Packed]]] = WeakTensorKeyDictionary()
+
+
+def _packed(weight_ZIO: Tensor) -> list[Packed]:
+    """Return the weight of each direction, packed."""
+    version = weight_ZIO.data_ptr(), 0 if weight_ZIO.is_inference() else weight_ZIO._version
+    known = _PACKED.get(weight_ZIO)
+    if known is None or known[0] != version:
+        known = _PACKED[weight_ZIO] = version, [Packed(weight_IO) for weight_IO in weight_ZIO]
+    return known[1]
+
+
 def _one_direction(
     x_TBI: Tensor,
-    kernel_KG: Tensor,
-    bias_G: Tensor,
-    projection_DP: Tensor | None,
+    gates: Callable[[Tensor], Tensor],
+    project: Callable[[Tensor], Tensor] | None,
     h_BP: Tensor,
     c_BD: Tensor,
     y_TBP: Tensor,
@@ -54,17 +70,16 @@ def _one_direction(
     proj_clip: float | None,
 ) -> None:
     """Run all steps; write the outputs into `y_TBP`, the last state of every row into `h_BP` and `c_BD`."""
-    (B, D), K, I = c_BD.shape, len(kernel_KG), x_TBI.shape[-1]  # noqa: E741
+    (B, D), P, I = c_BD.shape, h_BP.shape[1], x_TBI.shape[-1]  # noqa: E741
     most = whole_rows(B)
-    xh, c, m = x_TBI.new_zeros(most, K), c_BD.new_zeros(most, D), x_TBI.new_empty(most, D)
+    xh, c, m = x_TBI.new_zeros(most, I + P), c_BD.new_zeros(most, D), x_TBI.new_empty(most, D)
     xh[:B, I:], c[:B] = h_BP, c_BD
     for t, left in enumerate(rows):
         n = whole_rows(left)
         xh[:left, :I] = x_TBI[t, :left]
-        gates_nG = multiply(xh[:n], kernel_KG, bias_G).to(c.dtype)
-        m_nD = _cells(gates_nG, c[:n], m[:n], cell_clip)
-        y_nP = m_nD if projection_DP is None else multiply(m_nD, projection_DP)
-        if projection_DP is not None and proj_clip is not None:
+        m_nD = _cells(gates(xh[:n]).to(c.dtype), c[:n], m[:n], cell_clip)
+        y_nP = project(m_nD) if project else m_nD
+        if project and proj_clip is not None:
             y_nP.clamp_(-proj_clip, proj_clip)
         xh[:n, I:] = y_nP
         y_TBP[t, :left] = y_nP[:left]

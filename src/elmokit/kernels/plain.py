@@ -37,10 +37,10 @@ def lstmp_plain(
     for x_ZBI, left in zip(x_TZBI, rows, strict=True):
         n = whole_rows(left)
         xh_ZnK = torch.cat([x_ZBI[:, :n], h_ZBP[:, :n]], dim=-1)
-        gates_ZnG = torch.baddbmm(bias_ZG.unsqueeze(1), xh_ZnK, kernel_ZKG)
+        gates_ZnG = torch.baddbmm(bias_ZG.unsqueeze(1), xh_ZnK, kernel_ZKG).to(c_ZBD.dtype)
         i, j, f, o = gates_ZnG.chunk(4, dim=-1)
         c_ZnD = _clip(torch.sigmoid(f) * c_ZBD[:, :n] + torch.sigmoid(i) * torch.tanh(j), cell_clip)
-        m_ZnD = torch.sigmoid(o) * torch.tanh(c_ZnD)
+        m_ZnD = (torch.sigmoid(o) * torch.tanh(c_ZnD)).to(kernel_ZKG.dtype)
         h_ZnP = m_ZnD if projection_ZDP is None else _clip(torch.bmm(m_ZnD, projection_ZDP), proj_clip)
         h_ZBP, c_ZBD = _with_rest(h_ZnP[:, :left], h_ZBP), _with_rest(c_ZnD[:, :left], c_ZBD)
         outputs.append(h_ZBP[:, :B])
