@@ -9,13 +9,14 @@ in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from elmokit.kernels.product import multiply, product, products
+from elmokit.kernels.product import multiply, products
 
 
 def lstmp_batched_gradient(
@@ -31,80 +32,111 @@ def lstmp_batched_gradient(
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer in which no row ends early; arguments and results as `kernels.lstmp`."""
-    B, I = x_TZBI.shape[2:]  # noqa: E741
-    assert rows[-1] == B, "every row must last to the end"
-    directions = zip(x_TZBI.unbind(1), kernel_ZKG[:, :I], bias_ZG, strict=True)
-    gates_TZBG = torch.stack([product(*direction) for direction in directions]).transpose(0, 1)
-    dtype = gates_TZBG.dtype
-    projection_ZDP = None if projection_ZDP is None else projection_ZDP.to(dtype)
-    y_TZBP, c_last = _Lstmp.apply(
-        gates_TZBG, kernel_ZKG[:, I:].to(dtype), projection_ZDP, h_ZBP.to(dtype), c_ZBD, cell_clip, proj_clip
-    )
+    assert rows[-1] == x_TZBI.shape[2], "every row must last to the end"
+    device = x_TZBI.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TZBI.dtype
+    weights = (None if w is None else w.to(dtype) for w in (kernel_ZKG, bias_ZG, projection_ZDP))
+    y_TZBP, c_last = _Lstmp.apply(x_TZBI.to(dtype), *weights, h_ZBP.to(dtype), c_ZBD, cell_clip, proj_clip)
     return y_TZBP, y_TZBP[-1], c_last
 
 
 class _Lstmp(torch.autograd.Function):
+    """Steps are taken as views made all at once: making one at a time costs as much as computing with it."""
+
     @staticmethod
     def forward(
         ctx: Any,
-        gates_TZBG: Tensor,
+        x_TZBI: Tensor,
         kernel: Tensor,
+        bias: Tensor,
         projection: Tensor | None,
         h_ZBP: Tensor,
         c_ZBD: Tensor,
         cell_clip: float | None,
         proj_clip: float | None,
     ) -> tuple[Tensor, Tensor]:
-        T, Z, B, G = gates_TZBG.shape
-        D, P = G // 4, h_ZBP.shape[-1]
-        activated = _directions_apart(c_ZBD, T, Z, B, G)
-        h, c = gates_TZBG.new_empty(T + 1, Z, B, P), c_ZBD.new_empty(T + 1, Z, B, D)
-        m, tanh_c = _directions_apart(gates_TZBG, T, Z, B, D), c_ZBD.new_empty(T, Z, B, D)
-        h[0], c[0] = h_ZBP, c_ZBD
-        for t in range(T):
+        (T, Z, B, I), P, D = x_TZBI.shape, h_ZBP.shape[-1], c_ZBD.shape[-1]  # noqa: E741
+        xh = x_TZBI.new_empty(Z, T + 1, B, I + P)
+        xh[:, :T, :, :I], xh[:, 0, :, I:] = x_TZBI.transpose(0, 1), h_ZBP
+        activated, c = c_ZBD.new_empty(T, Z, B, 4 * D), c_ZBD.new_empty(T + 1, Z, B, D)
+        m, tanh_c = x_TZBI.new_empty(Z, T, B, D), c_ZBD.new_empty(T, Z, B, D)
+        c[0] = c_ZBD
+        gates, project = _times(kernel, bias), None if projection is None else _times(projection)
+        h_steps, m_steps, m_parts = xh[..., I:].unbind(1), m.unbind(1), _parts(m.transpose(0, 1))
+        xh_parts, activated_parts = _parts(xh.transpose(0, 1)), _parts(activated)
+        i, j, f, o = (gate.unbind(0) for gate in activated.chunk(4, dim=-1))
+        c_steps = c.unbind(0)
+        for t, (sums, tanh) in enumerate(zip(activated.unbind(0), tanh_c.unbind(0), strict=True)):
             for z in range(Z):
-                torch.add(gates_TZBG[t, z], multiply(h[t, z], kernel[z]), out=activated[t, z])
-            _activate(activated[t])
-            i, j, f, o = activated[t].chunk(4, dim=-1)
-            torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, j)
+                activated_parts[t][z].copy_(gates[z](xh_parts[t][z]))
+            j[t].mul_(2)
+            sums.sigmoid_()
+            j[t].mul_(2).sub_(1)  # the tanh, see in_place
+            torch.mul(f[t], c_steps[t], out=c_steps[t + 1]).addcmul_(i[t], j[t])
             if cell_clip is not None:
-                c[t + 1].clamp_(-cell_clip, cell_clip)
-            torch.mul(c[t + 1], 2, out=tanh_c[t]).sigmoid_().mul_(2).sub_(1)  # the tanh, see in_place
-            torch.mul(o, tanh_c[t], out=m[t])
-            if projection is None:
-                h[t + 1] = m[t]
+                c_steps[t + 1].clamp_(-cell_clip, cell_clip)
+            torch.mul(c_steps[t + 1], 2, out=tanh).sigmoid_().mul_(2).sub_(1)
+            torch.mul(o[t], tanh, out=m_steps[t])
+            if project is None:
+                h_steps[t + 1].copy_(m_steps[t])
                 continue
             for z in range(Z):
-                h[t + 1, z] = multiply(m[t, z], projection[z])
+                h_parts = h_steps[t + 1][z]
+                h_parts.copy_(project[z](m_parts[t][z]))
             if proj_clip is not None:
-                h[t + 1].clamp_(-proj_clip, proj_clip)
-        ctx.save_for_backward(activated, kernel, projection, h, c, m, tanh_c)
+                h_steps[t + 1].clamp_(-proj_clip, proj_clip)
+        ctx.save_for_backward(activated, kernel, projection, xh, c, m, tanh_c)
         ctx.clips = cell_clip, None if projection is None else proj_clip
-        return h[1:].to(c.dtype, copy=True), c[-1].clone()
+        return xh[:, 1:, :, I:].transpose(0, 1).to(c.dtype, copy=True), c[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:
-        activated, kernel, projection, h, c, m, tanh_c = ctx.saved_tensors
+        activated, kernel, projection, xh, c, m, tanh_c = ctx.saved_tensors
         cell_clip, proj_clip = ctx.clips
-        T, Z, B, G = activated.shape
-        slopes, do_slope, dc_slope, kept = _slopes(activated, c, tanh_c, cell_clip)
-        inside = None if proj_clip is None else h[1:].abs() < proj_clip  # a clipped value does not move
-        dgates, dprojected = (_directions_apart(h, T, Z, B, width) for width in (G, h.shape[-1]))
-        dh, dc = torch.zeros_like(h[0]), dc_last.clone()
-        back, back_projection = kernel.mT, None if projection is None else projection.mT
+        (T, Z, B, P), G = dy_TZBP.shape, activated.shape[-1]
+        I = xh.shape[-1] - P  # noqa: E741
+        slopes, do_slope, dc_slope, kept = (a.unbind(0) for a in _slopes(activated, c, tanh_c, cell_clip))
+        inside = None if proj_clip is None else _inside(xh[:, 1:, :, I:], proj_clip)  # a clipped value does not move
+        dgates, dprojected = xh.new_empty(Z, T, B, G), xh.new_empty(Z, T, B, P)
+        dgates_parts, dprojected_parts = _parts(dgates.transpose(0, 1)), _parts(dprojected.transpose(0, 1))
+        dgates_steps, dprojected_steps = dgates.unflatten(-1, (4, G // 4)).unbind(1), dprojected.unbind(1)
+        dy_steps = dy_TZBP.unbind(0)
+        back, back_projection = _times(kernel[:, I:].mT), None if projection is None else _times(projection.mT)
+        dh, dc = torch.zeros_like(dprojected_steps[0]), dc_last.clone()
         for t in reversed(range(T)):
-            torch.add(dy_TZBP[t], dh, out=dprojected[t])
+            torch.add(dy_steps[t], dh, out=dprojected_steps[t])
             if inside is not None:
-                dprojected[t].mul_(inside[t])
-            dm = dprojected[t] if back_projection is None else products(dprojected[t], back_projection)
+                dprojected_steps[t].mul_(inside[:, t])
+            dm = dprojected_steps[t]
+            if back_projection is not None:
+                dm = torch.stack([back_projection[z](dprojected_parts[t][z]) for z in range(Z)])
             dc.addcmul_(dm, dc_slope[t])
-            torch.mul(dc.unsqueeze(-2), slopes[t], out=dgates[t, ..., : 3 * G // 4].unflatten(-1, (3, G // 4)))
-            torch.mul(dm, do_slope[t], out=dgates[t, ..., 3 * G // 4 :])
+            torch.mul(dc.unsqueeze(-2), slopes[t], out=dgates_steps[t][..., :3, :])
+            torch.mul(dm, do_slope[t], out=dgates_steps[t][..., 3, :])
             dc.mul_(kept[t])
-            dh = products(dgates[t], back)
-        dkernel = _summed_product(h[:-1], dgates)
-        dprojection = None if projection is None else _summed_product(m, dprojected)
-        return dgates, dkernel, dprojection, dh, dc, None, None
+            dh = torch.stack([back[z](dgates_parts[t][z]) for z in range(Z)])
+        dgates_ZNG, xh_ZNK = dgates.flatten(1, 2), xh[:, :T].flatten(1, 2)
+        dx = products(dgates_ZNG, kernel[:, :I].mT).view(Z, T, B, I).transpose(0, 1)
+        dkernel, dbias = products(xh_ZNK.mT, dgates_ZNG), dgates_ZNG.sum(1)
+        dprojection = None if projection is None else products(m.flatten(1, 2).mT, dprojected.flatten(1, 2))
+        return dx, dkernel, dbias, dprojection, dh, dc, None, None
+
+
+def _times(weight_ZIO: Tensor, bias_ZO: Tensor | None = None) -> list[Callable[[Tensor], Tensor]]:
+    """Return for each direction the function from x (N, I) to x @ weight + bias."""
+    biases = [None] * len(weight_ZIO) if bias_ZO is None else bias_ZO
+    return [partial(multiply, b_IO=weight, bias_O=bias) for weight, bias in zip(weight_ZIO, biases, strict=True)]
+
+
+def _parts(x_TZBW: Tensor) -> list[tuple[Tensor, ...]]:
+    """Return views of each step and direction."""
+    return [step.unbind(0) for step in x_TZBW.unbind(0)]
+
+
+def _inside(x: Tensor, clip: float) -> Tensor | None:
+    """Return where x was not clipped; None where nothing was."""
+    size = x.abs()
+    return None if size.amax() < clip else (size < clip).to(x.dtype)
 
 
 def _slopes(activated: Tensor, c: Tensor, tanh_c: Tensor, cell_clip: float | None) -> tuple[Tensor, ...]:
@@ -115,29 +147,15 @@ def _slopes(activated: Tensor, c: Tensor, tanh_c: Tensor, cell_clip: float | Non
     does not move with what was clipped.
     """
     i, j, f, o = activated.chunk(4, dim=-1)
-    inside = 1.0 if cell_clip is None else (c[1:].abs() < cell_clip).to(c.dtype)
-    kept = f * inside
-    slopes = torch.stack([i * (1 - i) * j * inside, i * (1 - j.square()) * inside, kept * (1 - f) * c[:-1]], dim=-2)
-    return slopes, o * (1 - o) * tanh_c, o * (1 - tanh_c.square()), kept
-
-
-def _directions_apart(like: Tensor, T: int, Z: int, B: int, width: int) -> Tensor:
-    """Return an empty (T, Z, B, width) in which each direction's steps lie one after the other.
-
-    So the products over all steps of a direction need no copy.
-    """
-    return like.new_empty(Z, T, B, width).transpose(0, 1)
-
-
-def _activate(gates_ZBG: Tensor) -> None:
-    """Apply tanh (see in_place) to the second quarter of the gates and the sigmoid to the others, in place."""
-    j = gates_ZBG.chunk(4, dim=-1)[1]
-    j.mul_(2)
-    gates_ZBG.sigmoid_()
-    j.mul_(2).sub_(1)
-
-
-def _summed_product(a_TZBI: Tensor, b_TZBO: Tensor) -> Tensor:
-    """Return sum over t and b of a^T b, (Z, I, O), as one product a direction."""
-    a_ZNI, b_ZNO = (x.transpose(0, 1).flatten(1, 2) for x in (a_TZBI, b_TZBO))
-    return products(a_ZNI.mT, b_ZNO)
+    inside = None if cell_clip is None else _inside(c[1:], cell_clip)
+    slopes = activated.new_empty(*i.shape[:-1], 3, i.shape[-1])
+    for slope, a, b in zip(slopes.unbind(-2), (i, j, f), (j, i, c[:-1]), strict=True):
+        # of i: i (1 - i) j; of j: (1 - j j) i; of f: f (1 - f) c
+        torch.addcmul(torch.ones((), dtype=a.dtype) if a is j else a, a, a, value=-1, out=slope).mul_(b)
+    kept = f
+    if inside is not None:
+        slopes.mul_(inside.unsqueeze(-2))
+        kept = f * inside
+    dc_slope = torch.addcmul(o, o * tanh_c, tanh_c, value=-1)
+    do_slope = torch.addcmul(o, o, o, value=-1).mul_(tanh_c)
+    return slopes, do_slope, dc_slope, kept
