@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError
-from elmokit.kernels import lstmp, product, whole_rows
+from elmokit.kernels import lstmp, product, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
 
@@ -51,10 +51,11 @@ class Convolution(nn.Module):
 
     def forward(self, x_UCE: Tensor) -> Tensor:
         """Return the maxima (U, n_out) over all windows of x (U, C, E)."""
-        width, n_in, n_out = self.weight.shape
-        places = x_UCE.shape[1] - width + 1
-        windows = torch.cat([x_UCE[:, k : k + places] for k in range(width)], dim=-1)
-        return product(windows, self.weight.view(width * n_in, n_out)).amax(dim=1) + self.bias
+        return window_maxima(x_UCE, self.weight.flatten(0, 1)) + self.bias
+
+    def widened(self, width: int) -> Tensor:
+        """Return the weight (width E, n_out) of a window of more characters, of which it reads the first."""
+        return nn.functional.pad(self.weight, (0, 0, 0, 0, 0, width - len(self.weight))).flatten(0, 1)
 
 
 class Highway(nn.Module):
@@ -119,9 +120,18 @@ class WordEncoder(nn.Module):
         return torch.cat(groups)[torch.argsort(order)]
 
     def _group_maxima(self, chars_UC: Tensor, longest: Tensor) -> Tensor:
-        cut = chars_UC[:, : int(longest) + self.widest]
-        x_UCE = nn.functional.embedding(cut, self.char_embed)
-        return torch.cat([convolution(x_UCE) for convolution in self.cnn], dim=-1)
+        """Return what all filters give, (U, N).
+
+        Where every word has padding for a whole window behind it, all filters can read windows of the widest one's
+        size: it is one product then, and each meets the same values.
+        """
+        cut = int(longest) + self.widest
+        x_UCE = nn.functional.embedding(chars_UC[:, :cut], self.char_embed)
+        if cut > chars_UC.shape[1]:
+            return torch.cat([convolution(x_UCE) for convolution in self.cnn], dim=-1)
+        filters: list[Convolution] = list(self.cnn)  # type: ignore[arg-type]  # modules are untyped
+        weight_KN = torch.cat([convolution.widened(self.widest) for convolution in filters], dim=-1)
+        return window_maxima(x_UCE, weight_KN) + torch.cat([convolution.bias for convolution in filters])
 
 
 class WordTable(nn.Module):

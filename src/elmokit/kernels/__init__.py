@@ -1,4 +1,4 @@
-"""Ways through one LSTM layer: `plain` is the reference, each of the others is compared with it by a test."""
+"""What the network computes with. Of the ways through one LSTM layer `plain` is the reference for all others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
+from elmokit.kernels.convolution import window_maxima as window_maxima
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.kernels.plain import whole_rows as whole_rows

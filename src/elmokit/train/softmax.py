@@ -121,7 +121,7 @@ def _hits(targets_N: Tensor, drawn_S: Tensor, n_words: int) -> tuple[Tensor, Ten
 class _SampledCrossEntropy(torch.autograd.Function):
     """The mean of -log softmax at the true word, over it and the negatives of which it is not one.
 
-    One exponential serves value and gradient, which automatic differentiation would compute again. Products are in the
+    One softmax over the negatives serves value and gradient; the true word's share scales its rows. Products are in the
     type of autocast, all else is float32.
     """
 
@@ -132,21 +132,27 @@ class _SampledCrossEntropy(torch.autograd.Function):
         device = x_NP.device.type
         if torch.is_autocast_enabled(device):
             x_NP, weight_SP = (a.to(torch.get_autocast_dtype(device)) for a in (x_NP, weight_SP))
-        p_NS = multiply(x_NP, weight_SP.T).float().add_(bias_S)
-        p_NS[rows, columns] = -torch.inf
-        highest_N1 = torch.maximum(p_NS.amax(1), true_N)[:, None]
-        p_NS.sub_(highest_N1).exp_()
-        true_N1 = torch.exp(true_N[:, None] - highest_N1)
-        sums_N1 = p_NS.sum(1, keepdim=True) + true_N1
-        ctx.save_for_backward(x_NP, weight_SP, p_NS.div_(sums_N1).to(x_NP.dtype), true_N1 / sums_N1)
-        return (sums_N1.log() + highest_N1 - true_N[:, None]).mean()
+        if x_NP.dtype == bias_S.dtype:
+            logits_NS = multiply(x_NP, weight_SP.T, bias_S)
+        else:
+            logits_NS = multiply(x_NP, weight_SP.T).float().add_(bias_S)
+        logits_NS[rows, columns] = -torch.inf
+        p_NS = torch.softmax(logits_NS, 1)
+        # exp(highest) is the highest share of the sum of all exponentials.
+        sums_N = logits_NS.amax(1) - p_NS.amax(1).log()
+        losses_N = torch.nn.functional.softplus(sums_N - true_N)  # log(1 + exp(sums) / exp(true))
+        ctx.save_for_backward(x_NP, weight_SP, p_NS.to(x_NP.dtype), torch.sigmoid(sums_N - true_N))
+        return losses_N.mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x_NP, weight_SP, p_NS, p_true_N1 = ctx.saved_tensors
-        scale = gradient / len(x_NP)
-        dx, dweight = multiply(p_NS, weight_SP).float() * scale, multiply(p_NS.T, x_NP).float() * scale
-        return dx, dweight, p_NS.sum(0, dtype=torch.float32) * scale, (p_true_N1[:, 0] - 1) * scale, None, None
+        x_NP, weight_SP, p_NS, others_N = ctx.saved_tensors
+        scale_N = others_N * (gradient / len(x_NP))  # the share of all negatives together
+        scale_N1 = scale_N[:, None]
+        dx = multiply(p_NS, weight_SP).float() * scale_N1
+        dweight = multiply(p_NS.T, (x_NP * scale_N1).to(x_NP.dtype)).float()
+        dbias = multiply(scale_N1.T.to(p_NS.dtype), p_NS)[0].float()
+        return dx, dweight, dbias, -scale_N, None, None
 
 
 def draw_log_uniform(n_words: int, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:
