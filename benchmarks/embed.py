@@ -1,7 +1,10 @@
-"""Measure how fast elmokit embeds a text, beside AllenNLP on the same weights; see README.md of this folder.
+"""Measure how fast elmokit embeds a text, beside older tools on the same weights; see README.md of this folder.
+
+    python benchmarks/embed.py --text TEXT --shape small --peer allennlp=PYTHON --peer fast_elmo=PYTHON
 
 Every round runs each engine once, in a process of its own, one after the other, so that a busy spell of the machine
-falls on all of them. Loading is not timed. All return the three layers of every sentence as NumPy arrays.
+falls on all of them. Loading is not timed. All return the three layers of every sentence as NumPy arrays, but for
+pytorch-fast-elmo, which returns their mean.
 """
 
 from __future__ import annotations
@@ -24,11 +27,15 @@ import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "embed.json"
-# Engine and order of the sentences. AllenNLP leaves batching to its caller; sorting by length helps it much.
-RUNS = {
-    "elmokit": ("elmokit", "natural"),
-    "allennlp": ("allennlp", "natural"),
-    "allennlp_sorted": ("allennlp", "sorted"),
+# What each run asks of which engine. The older tools leave batching to their caller; sorting by length helps them much.
+RUNS: dict[str, dict[str, Any]] = {
+    "elmokit": {"engine": "elmokit"},
+    "elmokit_bfloat16": {"engine": "elmokit", "precision": "bfloat16"},
+    "bilm_tf": {"engine": "bilm_tf"},
+    "allennlp": {"engine": "allennlp"},
+    "allennlp_sorted": {"engine": "allennlp", "order": "sorted"},
+    "fast_elmo": {"engine": "fast_elmo"},
+    "fast_elmo_sorted": {"engine": "fast_elmo", "order": "sorted"},
 }
 # Float32 sums in another order, through two recurrent layers.
 TOLERANCE = 1e-4
@@ -49,7 +56,13 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer-python", required=True, help="interpreter of the environment with AllenNLP")
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="interpreter of the environment with bilm_tf, allennlp or fast_elmo; may be given several times",
+    )
     parser.add_argument("--text", required=True, help="one tokenised sentence a line")
     parser.add_argument("--shape", choices=sorted(random_model.SHAPES), default="small")
     parser.add_argument("--limit", type=int, help="only the first so many sentences")
@@ -57,7 +70,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--batch-size", type=int, default=32, help="sentences in a batch of AllenNLP")
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.pythons = {"elmokit": sys.executable} | dict(peer.split("=", 1) for peer in arguments.peer)
+    return arguments
 
 
 def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -72,26 +87,27 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     text = describe_text(arguments.text, arguments.limit)
     work = arithmetic(random_model.options(arguments.shape), text)
     shim = stand_in(scratch)
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("matmul", *RUNS)}
-    difference = 0.0
+    runs = {name: run for name, run in RUNS.items() if run["engine"] in arguments.pythons}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("matmul", *runs)}
+    differences: dict[str, float] = {}
     for number in range(arguments.rounds):
         rounds["matmul"].append(run(sys.executable, {"engine": "matmul", "threads": arguments.threads}, shim))
-        for name, (engine, order) in RUNS.items():
-            python = sys.executable if engine == "elmokit" else arguments.peer_python
+        for name, asked in runs.items():
             save = str(scratch / f"{name}.npz") if number == 0 else None
-            rounds[name].append(run(python, job | {"engine": engine, "order": order, "save": save}, shim))
+            rounds[name].append(run(arguments.pythons[asked["engine"]], job | asked | {"save": save}, shim))
             print(f"round {number + 1}: {name} {rounds[name][-1]['seconds']:.1f} s", file=sys.stderr)
-            if number == 0 and name == "allennlp":
-                difference = compare(scratch / "elmokit.npz", scratch / "allennlp.npz")
+            if number == 0 and asked["engine"] != "elmokit" and "order" not in asked:
+                differences[name] = compare(scratch / "elmokit.npz", scratch / f"{name}.npz")
     return {
         "machine": machine(arguments.threads),
         "text": text,
         "work": work,
-        "allennlp_batch_size": arguments.batch_size,
+        "peer_batch_size": arguments.batch_size,
         "weights_seed": arguments.seed,
-        "max_difference": difference,
+        "max_difference": differences,
         "matmul_gflops": round(max(one["gflops"] for one in rounds["matmul"]), 1),
-        "runs": {name: summary(rounds[name], text["tokens"]) for name in RUNS},
+        "matmul_rates": rounds["matmul"][0]["rates"],
+        "runs": {name: summary(rounds[name], text["tokens"]) for name in runs},
     }
 
 
@@ -99,8 +115,8 @@ def run(python: str, job: dict[str, Any], shim: Path) -> dict[str, Any]:
     """One worker, from start to end."""
     threads = str(job["threads"])
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
-    if job["engine"] == "allennlp":
-        environment["PYTHONPATH"] = str(shim)
+    if job["engine"] in ("allennlp", "fast_elmo", "bilm_tf"):
+        environment |= {"PYTHONPATH": str(shim) if job["engine"] == "allennlp" else "", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         [python, str(HERE / "embed_worker.py")],
         input=json.dumps(job),
@@ -123,13 +139,14 @@ def stand_in(scratch: Path) -> Path:
 
 
 def compare(ours: Path, theirs: Path) -> float:
-    """Largest difference of any number in the first batch, all layers; ends the run if the two do not agree."""
+    """Largest difference of any number in the first batch; ends the run if the two do not agree."""
     with np.load(ours) as mine, np.load(theirs) as peer:
-        if [mine[name].shape for name in mine.files] != [peer[name].shape for name in peer.files]:
-            sys.exit("elmokit and AllenNLP returned arrays of different shapes")
-        difference = max(float(np.abs(mine[name] - peer[name]).max()) for name in mine.files)
+        pairs = [(mine[name] if peer[name].ndim == 3 else mine[name].mean(0), peer[name]) for name in mine.files]
+    if any(a.shape != b.shape for a, b in pairs):
+        sys.exit(f"elmokit and {theirs.stem} returned arrays of different shapes")
+    difference = max(float(np.abs(a - b).max()) for a, b in pairs)
     if not difference <= TOLERANCE:
-        sys.exit(f"elmokit and AllenNLP differ by {difference:.2g} in the first batch, more than {TOLERANCE:.0e}")
+        sys.exit(f"elmokit and {theirs.stem} differ by {difference:.2g} in the first batch, more than {TOLERANCE:.0e}")
     return difference
 
 
@@ -170,12 +187,13 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
 def summary(rounds: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     """Medians over the rounds, and the rounds themselves."""
     seconds = [one["seconds"] for one in rounds]
-    keep = ("version", "torch", "python")
-    return {name: rounds[0][name] for name in keep} | {
+    keep = ("version", "torch", "tensorflow", "python")
+    return {name: rounds[0][name] for name in keep if name in rounds[0]} | {
         "tokens_per_s": round(tokens / statistics.median(seconds), 1),
         "tokens_per_cpu_s": round(tokens / statistics.median(one["cpu_seconds"] for one in rounds), 1),
         "peak_mb": max(one["peak_mb"] for one in rounds),
         "load_seconds": round(statistics.median(one["load_seconds"] for one in rounds), 2),
+        "latency_ms": round(statistics.median(one["latency_ms"] for one in rounds), 1),
         "seconds_of_each_round": [round(one, 2) for one in seconds],
     }
 

@@ -1,4 +1,4 @@
-"""One timed pass in a process of its own; started by embed.py, in elmokit's environment or in the peer's.
+"""One timed pass in a process of its own; started by embed.py, in elmokit's environment or in a peer's (Python 3.6 on).
 
 Reads a JSON job from stdin: engine, model, text, limit, order, batch_size, threads, save. Writes one JSON line.
 """
@@ -11,20 +11,14 @@ import time
 
 def main():
     job = json.load(sys.stdin)
-    import torch
-
-    torch.set_num_threads(job["threads"])
-    torch.set_grad_enabled(False)
     result = ENGINES[job["engine"]](job)
-    result["torch"] = torch.__version__
     result["python"] = sys.version.split()[0]
     json.dump(result, sys.stdout)
 
 
 def matmul(job):
     """The best rate of one big float32 product, by the faster of torch's two libraries: what this machine can do."""
-    import torch
-
+    torch = with_threads(job)
     from elmokit.kernels.product import multiply
 
     n = 3072
@@ -47,13 +41,14 @@ def fastest(call, times=6):
 
 def elmokit(job):
     """elmokit as a user calls it: its own batches, fresh state."""
+    torch = with_threads(job)
     import elmokit
 
     start = time.perf_counter()
-    elmo = elmokit.load(job["model"])
+    elmo = elmokit.load(job["model"], precision=job.get("precision", "float32"))
     loaded = time.perf_counter() - start
     result = timed(lambda sentences: elmo.embed(sentences, layers="all"), job)
-    return dict(result, load_seconds=loaded, version=elmokit.__version__)
+    return dict(result, load_seconds=loaded, version=elmokit.__version__, torch=torch.__version__)
 
 
 def allennlp(job):
@@ -63,7 +58,7 @@ def allennlp(job):
 
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    import torch
+    torch = with_threads(job)
     from allennlp.modules.elmo import _ElmoBiLm, batch_to_ids
     from allennlp.nn.util import remove_sentence_boundaries
     from allennlp.version import VERSION
@@ -74,14 +69,85 @@ def allennlp(job):
     loaded = time.perf_counter() - start
 
     def embed(sentences):
-        for first in range(0, len(sentences), job["batch_size"]):
-            batch = sentences[first : first + job["batch_size"]]
+        for batch in batches(sentences, job):
             out = network(batch_to_ids(batch))
             layers = [remove_sentence_boundaries(layer, out["mask"])[0] for layer in out["activations"]]
-            for vectors, sentence in zip(torch.stack(layers, 1).numpy(), batch, strict=True):
+            for number, sentence in enumerate(batch):
+                yield torch.stack([layer[number, : len(sentence)] for layer in layers]).numpy()
+
+    return dict(timed(embed, job), load_seconds=loaded, version=VERSION, torch=torch.__version__)
+
+
+def fast_elmo(job):
+    """pytorch-fast-elmo, which gives one mix of the layers."""
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    torch = with_threads(job)
+    from pytorch_fast_elmo import FastElmo, __version__, batch_to_char_ids
+
+    start = time.perf_counter()
+    network = FastElmo(*[os.path.join(job["model"], name) for name in ("options.json", "weights.hdf5")]).eval()
+    loaded = time.perf_counter() - start
+
+    def embed(sentences):
+        for batch in batches(sentences, job):
+            mixed = network(batch_to_char_ids(batch))["elmo_representations"][0].numpy()
+            for vectors, sentence in zip(mixed, batch):  # noqa: B905 (not known to Python 3.6)
+                yield vectors[: len(sentence)]
+
+    return dict(timed(embed, job), load_seconds=loaded, version=__version__, torch=torch.__version__)
+
+
+def bilm_tf(job):
+    """bilm-tf's graph, in batches: the work of its `dump_bilm_embeddings`."""
+    import tempfile
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    out, sys.stdout = sys.stdout, sys.stderr  # it prints while it builds
+    import tensorflow
+
+    v1 = tensorflow.compat.v1
+    v1.logging.set_verbosity(v1.logging.ERROR)
+    from bilm import Batcher, BidirectionalLanguageModel
+
+    start = time.perf_counter()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as vocabulary:
+        vocabulary.write("<S>\n</S>\n<UNK>\n")
+        vocabulary.flush()
+        batcher = Batcher(vocabulary.name, 50)
+    files = [os.path.join(job["model"], name) for name in ("options.json", "weights.hdf5")]
+    ids = v1.placeholder("int32", (None, None, 50))
+    layers = BidirectionalLanguageModel(*files, max_batch_size=job["batch_size"])(ids)["lm_embeddings"]
+    threads = dict.fromkeys(("intra_op_parallelism_threads", "inter_op_parallelism_threads"), job["threads"])
+    session = v1.Session(config=v1.ConfigProto(**threads))
+    session.run(v1.global_variables_initializer())
+    loaded = time.perf_counter() - start
+    sys.stdout = out
+
+    def embed(sentences):
+        for batch in batches(sentences, job):
+            stacks = session.run(layers, {ids: batcher.batch_sentences(batch)})
+            for vectors, sentence in zip(stacks, batch):  # noqa: B905 (see above)
                 yield vectors[:, : len(sentence)]
 
-    return dict(timed(embed, job), load_seconds=loaded, version=VERSION)
+    return dict(timed(embed, job), load_seconds=loaded, version="0.1.post5", tensorflow=tensorflow.__version__)
+
+
+def with_threads(job):
+    """torch, with so many threads and no gradients."""
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    torch.set_grad_enabled(False)
+    return torch
+
+
+def batches(sentences, job):
+    """The sentences in the order given, so many at a time."""
+    for first in range(0, len(sentences), job["batch_size"]):
+        yield sentences[first : first + job["batch_size"]]
 
 
 def timed(embed, job):
@@ -92,21 +158,35 @@ def timed(embed, job):
     first = [numpy.array(vectors) for vectors in embed(sentences[: job["batch_size"]])]
     if job["save"]:
         numpy.savez(job["save"], *first)
+    latency = latency_ms(embed, sentences)
     before = peak_memory()
     wall, cpu = time.perf_counter(), time.process_time()
-    tokens = sum(vectors.shape[1] for vectors in embed(sentences))
+    tokens = sum(vectors.shape[-2] for vectors in embed(sentences))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     expected = sum(map(len, sentences))
     if tokens != expected:
         sys.exit(f"vectors came back for {tokens} tokens of {expected}")
-    return {"seconds": wall, "cpu_seconds": cpu, "peak_mb_before": before, "peak_mb": peak_memory()}
+    memory = {"peak_mb_before": before, "peak_mb": peak_memory()}
+    return dict(memory, seconds=wall, cpu_seconds=cpu, latency_ms=latency)
+
+
+def latency_ms(embed, sentences):
+    """Median time of a call with one sentence of 20 tokens."""
+    words = [word for sentence in sentences for word in sentence]
+    times = []
+    for number in range(30):
+        one = words[20 * number : 20 * number + 20]
+        start = time.perf_counter()
+        list(embed([one]))
+        times.append(time.perf_counter() - start)
+    return sorted(times[5:])[12] * 1e3
 
 
 def read(job):
     with open(job["text"], encoding="utf-8") as lines:
         sentences = [line.split() for line in lines if not line.isspace()]
     sentences = sentences[: job["limit"]]
-    return sorted(sentences, key=len) if job["order"] == "sorted" else sentences
+    return sorted(sentences, key=len) if job.get("order") == "sorted" else sentences
 
 
 def peak_memory():
@@ -121,7 +201,7 @@ def peak_memory():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
-ENGINES = {"matmul": matmul, "elmokit": elmokit, "allennlp": allennlp}
+ENGINES = {"matmul": matmul, "elmokit": elmokit, "allennlp": allennlp, "fast_elmo": fast_elmo, "bilm_tf": bilm_tf}
 
 if __name__ == "__main__":
     main()

@@ -10,21 +10,27 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
+OURS = ("elmokit", "elmokit_bfloat16")
 LABELS = {
     "elmokit": "elmokit {version}",
+    "elmokit_bfloat16": "elmokit {version}, bfloat16",
+    "bilm_tf": "bilm-tf {version}",
     "allennlp": "AllenNLP {version}",
     "allennlp_sorted": "AllenNLP {version}, sentences sorted by length",
+    "fast_elmo": "pytorch-fast-elmo {version}",
+    "fast_elmo_sorted": "pytorch-fast-elmo {version}, sorted",
 }
 
 
 def embed_lines(results: dict[str, Any]) -> list[str]:
     """The table of embed.json, shapes one below the other, and a line for each about how it was measured."""
     lines = [
-        "| shape | engine | tokens/s | elmokit against it | tokens a CPU-s | needed GFLOP/s | of peak | peak MB |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| shape | engine | tokens/s | elmokit against it | in bfloat16 | needed GFLOP/s | of peak | one sentence, ms "
+        "| peak MB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for shape, measured in sorted(results.items(), reverse=True):
-        lines += [embed_row(shape, name, measured) for name in LABELS]
+        lines += [embed_row(shape, name, measured) for name in LABELS if name in measured["runs"]]
     return [*lines, "", *(note(shape, measured) for shape, measured in sorted(results.items(), reverse=True))]
 
 
@@ -35,10 +41,10 @@ def embed_row(shape: str, name: str, measured: dict[str, Any]) -> str:
         shape,
         LABELS[name].format(**run),
         f"{run['tokens_per_s']:,.0f}",
-        "" if name == "elmokit" else ratio(measured["runs"]["elmokit"], run),
-        f"{run['tokens_per_cpu_s']:,.0f}",
+        *("" if name.startswith("elmokit") else ratio(measured["runs"][ours], run) for ours in OURS),
         f"{rate:.0f}",
         f"{rate / peak:.0%}",
+        f"{run['latency_ms']:.0f}",
         f"{run['peak_mb']:,}",
     ]
     return "| " + " | ".join(cells) + " |"
@@ -55,14 +61,14 @@ def note(shape: str, measured: dict[str, Any]) -> str:
     """What one shape was measured on."""
     text, machine, work = measured["text"], measured["machine"], measured["work"]
     rounds = len(measured["runs"]["elmokit"]["seconds_of_each_round"])
-    torch = " and ".join(sorted({run["torch"] for run in measured["runs"].values()}))
+    torch = " and ".join(sorted({run["torch"] for run in measured["runs"].values() if "torch" in run}))
     return (
         f"- {shape}: {text['sentences']:,} sentences, {text['tokens']:,} tokens, {text['distinct_words']:,} distinct "
         f"words; {machine['cpu']}, threads: {machine['threads']}, torch {torch}, matmul peak "
         f"{measured['matmul_gflops']:.0f} GFLOP/s; "
-        f"median of {rounds} rounds; AllenNLP in batches of {measured['allennlp_batch_size']}; needed "
+        f"median of {rounds} rounds; the others in batches of {measured['peer_batch_size']}; needed "
         f"{work['mflop_per_token']:g} MFLOP a token and {work['mflop_per_distinct_word']:g} a distinct word; "
-        f"largest difference of the vectors {measured['max_difference']:.0e}."
+        f"largest difference of the vectors {max(measured['max_difference'].values()):.0e}."
     )
 
 
