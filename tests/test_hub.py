@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
+import manylangs_folder
 from checkpoints import assert_same
 from conftest import make_checkpoint
 from elmokit import formats, hub
@@ -398,6 +399,21 @@ def test_what_is_pushed_can_be_opened(server, native, checkpoint, large):
     assert len(server.uploaded) == len(large)
     found = formats.read(hub.resolve("me/new"))
     assert_same(Checkpoint(found.config, found.arrays, found.vocabulary, checkpoint.card), checkpoint)
+
+
+def test_a_model_that_spells_in_code_points_comes_back_with_its_lexicon(server, tmp_path):
+    source = formats.read(manylangs_folder.write(manylangs_folder.make(), tmp_path / "theirs"))
+    write_native(source, tmp_path / "ours")
+    hub.push(tmp_path / "ours", "me/new", token=TOKEN)
+    found = formats.read(hub.resolve("me/new"))
+    assert found.characters == source.characters
+    assert found.speller() == source.speller()
+
+
+def test_a_head_in_its_own_file_comes_back(server, checkpoint, tmp_path):
+    allennlp.write(checkpoint, tmp_path)
+    hub.push(tmp_path, "me/new", token=TOKEN)
+    assert_same(formats.read(hub.resolve("me/new")), checkpoint)
 
 
 def test_options_and_weights_can_be_pushed(server, allennlp_files, tiny, tmp_path):
