@@ -190,7 +190,7 @@ def test_a_zip_of_a_model_without_characters(tmp_path):
     members = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     assert_same(expected, formats.read(pack(tmp_path / "m.zip", members)))
     bad = pack(tmp_path / "bad.zip", {**members, "vocab.txt": b"\xff\n"})
-    assert "'vocab.txt': expected a vocabulary in UTF-8" in refusal(bad)
+    assert "expected one vocabulary of 4 words, a row each; found ['vocab.txt']" in refusal(bad)
 
 
 @pytest.mark.parametrize(

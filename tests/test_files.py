@@ -93,6 +93,19 @@ def test_a_vocabulary_named_for_a_table_of_words(model, tmp_path):
         formats.read(tmp_path / "words", vocabulary=tmp_path / "list.txt")
 
 
+def test_a_vocabulary_may_be_packed(tmp_path):
+    """Of a table of words and of a head, as NLPL's zips have it."""
+    for name, expected in (
+        ("table", make_word_checkpoint(make_config().lstm, WORDS)),
+        ("head", make_checkpoint(vocabulary=WORDS)),
+    ):
+        allennlp.write(expected, tmp_path / name)
+        listed = tmp_path / name / "vocab.txt"
+        (tmp_path / name / "vocab.txt.gz").write_bytes(gzip.compress(listed.read_bytes()))
+        listed.unlink()
+        assert_same(formats.read(tmp_path / name), expected)
+
+
 def test_a_float16_model_must_fit(checkpoint, tmp_path):
     checkpoint.arrays["lstm.0.bias"][0, 0] = 1e6
     with pytest.raises(MismatchError, match=r"'lstm.0.bias' holds 1e\+06, and float16 reaches only to 65504"):

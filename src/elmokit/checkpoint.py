@@ -233,8 +233,12 @@ def read_vocabulary(path: str | Path) -> tuple[str, ...]:
 
 
 def parse_vocabulary(content: bytes, *, where: str) -> tuple[str, ...]:
-    """Return the words of a vocabulary file's content, or raise `FormatError` naming the place."""
-    return tuple(line.strip() for line in _lines(content, where=where))
+    """Return the words of a vocabulary file's content, or raise `FormatError` naming the place.
+
+    bilm-tf counts no line that says !!!MAXTERMID, a word of some published lists.
+    """
+    words = (line.strip() for line in _lines(content, where=where))
+    return tuple(word for word in words if word != "!!!MAXTERMID")
 
 
 def _lines(content: bytes, *, where: str) -> list[str]:

@@ -60,7 +60,7 @@ class Vocabulary:
     """
 
     def __init__(self, filename: _Path, validate_file: bool = False) -> None:
-        self._id_to_word = [word for word in read_vocabulary(filename) if word != "!!!MAXTERMID"]
+        self._id_to_word = read_vocabulary(filename)
         self._word_to_id = {word: number for number, word in enumerate(self._id_to_word)}
         self.bos, self.eos, self.unk = (self._word_to_id.get(mark, -1) for mark in _MARKS)
         if validate_file and -1 in (self.bos, self.eos, self.unk):

@@ -54,7 +54,8 @@ def read(
         return _with_words(found, vocabulary) if vocabulary and not weights else found
     if not vocabulary:
         raise MismatchError(f"the head {softmax} needs the list of its words; name it as the vocabulary")
-    return head.attach(found, softmax, read_vocabulary(vocabulary), where=str(softmax))
+    arrays = head.read(softmax, found.config, where=str(softmax))
+    return head.attach(found, arrays, read_vocabulary(vocabulary), where=str(softmax))
 
 
 def _with_words(found: Checkpoint, vocabulary: str | Path) -> Checkpoint:

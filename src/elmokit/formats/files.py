@@ -77,6 +77,14 @@ def outermost(names: list[str]) -> list[str]:
     return [name for name in names if name.count("/") == depth]
 
 
+def one_place(places: list[str], *, where: str) -> str:
+    """Return the only one of the places, folders or files inside, that hold a model; `FormatError` names several."""
+    found = list(dict.fromkeys(places))
+    if len(found) != 1:
+        raise FormatError(f"{where} holds several models: {', '.join(found)[:300]}; name the one that is meant")
+    return found[0]
+
+
 class Folder(Files):
     """The files of a folder and of the folders in it; with `named` not those of the same kind as that file of it."""
 
