@@ -92,7 +92,7 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
     cannot hold.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.is_dir() or any(path.name != _SCRATCH for path in target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder; choose another place")
     if to != "elmokit" and target.suffix == ".zip":
         raise MismatchError(f"{target}: only our own format is written as one file; name a folder")
@@ -108,10 +108,17 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
             _FOREIGN[to].write(checkpoint, folder)
 
 
+_SCRATCH = ".elmokit.part"
+
+
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` to write to, whose files come to `target` when all are whole."""
-    folder = target.resolve().with_name(f".{target.resolve().name}.part")
+    """Give a folder to write to, whose files come to `target` when all are whole.
+
+    It is inside `target` where that exists, which may be a mount or in a folder that is not ours, or else beside it.
+    """
+    beside = target.resolve().with_name(f".{target.resolve().name}.part")
+    folder = target / _SCRATCH if target.is_dir() else beside
     try:
         shutil.rmtree(folder, ignore_errors=True)  # what a process left that was killed
         yield folder

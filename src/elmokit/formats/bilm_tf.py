@@ -86,19 +86,22 @@ _TRAINING = {
 def write(checkpoint: Checkpoint, folder: str | Path) -> None:
     """Write options.json, model.ckpt-0.*, `checkpoint` and vocab.txt, which bilm-tf's `dump_weights` and `test` read.
 
-    Raises `MismatchError` for a network that bilm-tf does not have.
+    Raises `MismatchError` for a network that bilm-tf does not have, and for a model without a softmax head.
     """
     if later := checkpoint.config.later_options:
         raise MismatchError(f"bilm-tf has no network like this one (options {', '.join(later)}); write our own format")
-    arrays = _without_adaptive_head(checkpoint.arrays)
+    if "softmax.bias" not in checkpoint.arrays:
+        found = "an adaptive one" if "softmax.head.bias" in checkpoint.arrays else "none"
+        expected = "expected a softmax head, which bilm-tf restores with the network"
+        raise MismatchError(f"a TensorFlow checkpoint of bilm-tf: {expected}, found {found}; write the allennlp format")
+    arrays = dict(checkpoint.arrays)
     options: dict[str, Any] = {**checkpoint.config.model_dump(exclude_none=True), **_TRAINING}
     if cnn := options.get("char_cnn"):
         cnn["n_characters"] = 261  # as training counts them
     if _is_shared(arrays, checkpoint.config):
         options["share_embedding_softmax"] = True
         del arrays["softmax.weight"]
-    if rows := [len(arrays[name]) for name in ("softmax.bias", "embedding") if name in arrays]:
-        options["n_tokens_vocab"] = rows[0]
+    options["n_tokens_vocab"] = len(arrays["softmax.bias"])
     one_layer = checkpoint.config.lstm.n_layers == 1
     shapes = dict.fromkeys([_ONE_LAYER] * one_layer + [_HEADS[name] for name in _HEADS if name in arrays], ())
     bundle = write_bundle(to_theirs(rules(checkpoint.config, shapes), arrays), _PREFIX)
@@ -106,7 +109,7 @@ def write(checkpoint: Checkpoint, folder: str | Path) -> None:
         for name, content in bundle.items():
             replace_file(folder / name, content)
         replace_file(folder / "checkpoint", f'model_checkpoint_path: "{_PREFIX}"\n'.encode())
-        if checkpoint.vocabulary is not None and rows:
+        if checkpoint.vocabulary is not None:
             write_vocabulary(checkpoint.vocabulary, folder / allennlp.VOCABULARY)
         replace_file(folder / allennlp.OPTIONS, json.dumps(options).encode())
 
@@ -116,15 +119,9 @@ def lost_in(checkpoint: Checkpoint) -> list[str]:
     return left_out(checkpoint, head=True, vocabulary=allennlp.needs_vocabulary(checkpoint))
 
 
-def _without_adaptive_head(arrays: Arrays) -> Arrays:
-    return {name: array for name, array in arrays.items() if not name.startswith(("softmax.head.", "softmax.tail."))}
-
-
 def _is_shared(arrays: Arrays, config: Config) -> bool:
     """Tell whether the head is the table of words, as with the option share_embedding_softmax."""
-    if config.char_cnn is not None or "softmax.weight" not in arrays:
-        return False
-    return np.array_equal(arrays["softmax.weight"], arrays["embedding"])
+    return config.char_cnn is None and np.array_equal(arrays["softmax.weight"], arrays["embedding"])
 
 
 # ---------------------------------------------------------------- which checkpoint

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -260,6 +261,11 @@ def _entry(line: str, *, where: str) -> tuple[str, int]:
 
 def _lines(symbols: Sequence[str], *, where: str) -> bytes:
     """Return a lexicon as it is written: a symbol, a tab, its row."""
+    symbol, count = next(iter(Counter(symbols).most_common(1)), ("", 0))
+    if count > 1:
+        raise MismatchError(
+            f"{where} of ELMoForManyLangs holds a symbol once, found {symbol!r} {count} times; rename them"
+        )
     for symbol in symbols:
         if symbol != _WHITE_SPACE and ("\t" in symbol or [symbol.strip()] != symbol.splitlines(keepends=True)):
             raise MismatchError(f"{where} of ELMoForManyLangs cannot hold {symbol!r}: white space ends what it holds")
