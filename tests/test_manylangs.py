@@ -329,8 +329,8 @@ def with_tensors(name, change):
             "'projection.bias': expected shape (4,), found (3,)",
         ),
         (
-            with_tensors("encoder.pkl", lambda t: t.update({"x": torch.zeros(2, dtype=torch.int64)})),
-            "encoder.pkl is not a file of torch tensors alone (it names 'torch LongStorage'",
+            with_tensors("encoder.pkl", lambda t: t.update({"x": torch.zeros(2, dtype=torch.complex64)})),
+            "encoder.pkl is not a file of torch tensors alone (it names 'torch ComplexFloatStorage'",
         ),
         (lambda p: (p / "encoder.pkl").write_bytes(b""), "encoder.pkl is not a"),
     ],
