@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import elmokit
 from checkpoints import SPECIALS, assert_same, make_word_checkpoint, read_datasets, refusal, rewritten
 from conftest import make_checkpoint, make_config
 from elmokit import formats
@@ -332,3 +333,10 @@ def test_vocabulary_files_that_cannot_be_read(tmp_path):
         read_vocabulary(tmp_path / "vocab.txt")
     with pytest.raises(FormatError, match="cannot be read"):
         read_vocabulary(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b"])
+def test_names_that_no_file_can_have(name):
+    for opened in (formats.read, elmokit.load):
+        with pytest.raises(UnknownModel, match="there is no model at"):
+            opened(name)

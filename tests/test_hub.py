@@ -21,7 +21,7 @@ from huggingface_hub import constants
 import manylangs_folder
 from checkpoints import assert_same
 from conftest import make_checkpoint
-from elmokit import formats, hub
+from elmokit import catalog, formats, hub
 from elmokit.checkpoint import Checkpoint, write_native
 from elmokit.errors import DownloadError, FormatError, UnknownModel
 from elmokit.formats import allennlp
@@ -351,6 +351,16 @@ def test_a_damaged_description_is_a_format_error(server):
 def test_what_cannot_be_a_repository_is_an_unknown_model(server, name):
     with pytest.raises(UnknownModel, match="cannot name a repository of the hub"):
         hub.resolve(name)
+
+
+def test_what_is_neither_a_path_nor_a_repository(server, monkeypatch):
+    with pytest.raises(
+        UnknownModel, match=r"^there is no path my/model, and there is no repository my/model on the hub"
+    ):
+        catalog.locate("my/model")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"^there is no path my/model, and my/model cannot be fetched from the hub"):
+        catalog.locate("my/model")
 
 
 def test_repository_names_are_told_from_other_names():

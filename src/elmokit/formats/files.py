@@ -261,7 +261,11 @@ def open_files(path: str | Path) -> Iterator[Files]:
     """
     path = Path(path)
     index = Path(f"{path}.index")
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long, a folder above that may not be looked into
+        raise UnknownModel(f"there is no model at {str(path)[:200]} ({error.strerror}); check the path") from None
+    if is_folder:
         yield Folder(path)
     elif index.is_file() or (path.is_file() and (path.suffix in _WEIGHTS or path.suffix == ".json")):
         yield Folder(path.parent, named=(index if index.is_file() else path).name)
