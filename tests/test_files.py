@@ -107,6 +107,9 @@ def test_what_is_outside_is_meant(checkpoint, model):
     shutil.rmtree(model)
     write_native(other, model.parent / "b")
     assert "holds several models: a/, b/; name the one that is meant" in refusal(model.parent)
+    shutil.rmtree(model.parent / "b")
+    allennlp.write(checkpoint, model.parent / "c")
+    assert "holds several models: a/, c/; name the one that is meant" in refusal(model.parent)
 
 
 def test_a_vocabulary_named_for_a_table_of_words(model, tmp_path):

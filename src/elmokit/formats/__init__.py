@@ -22,7 +22,7 @@ from elmokit.checkpoint import (
 from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
-from elmokit.formats.files import Files, Outermost, open_files
+from elmokit.formats.files import Files, by_folder, one_place, open_files
 
 # Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
 _FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
@@ -69,15 +69,24 @@ def _with_words(found: Checkpoint, vocabulary: str | Path) -> Checkpoint:
 
 def read_files(files: Files) -> Checkpoint:
     """Read the model that these files are: one of the outermost files, or else one in a folder inside."""
-    for view in (Outermost(files), files):
-        for format in _FORMATS:
-            if format.recognises(view):
-                return format.read(files)
+    parts = by_folder(files)
+    format = _recognised(parts.pop(""))
+    if format is None:
+        inside = {folder: known for folder, part in parts.items() if (known := _recognised(part))}
+        if len(set(inside.values())) > 1:  # of one format it finds out by itself which is meant
+            one_place(list(inside), where=files.where)
+        format = _recognised(files)
+    if format is not None:
+        return format.read(files)
     found = ", ".join(sorted(files.sizes)[:8])[:300] or "nothing"
     raise FormatError(
         f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, {allennlp.OPTIONS} with an HDF5 file or a "
         f"TensorFlow checkpoint, or another of the formats that docs/checkpoints.md describes; found {found}"
     )
+
+
+def _recognised(files: Files) -> ModuleType | None:
+    return next((format for format in _FORMATS if format.recognises(files)), None)
 
 
 def lost_in(checkpoint: Checkpoint, to: Target) -> list[str]:

@@ -79,6 +79,15 @@ def outermost(names: list[str]) -> list[str]:
     return [name for name in names if name.count("/") == depth]
 
 
+def by_folder(files: Files) -> dict[str, Part]:
+    """Return the files by the outermost folder they are in: "" for those in none, or a name that ends in "/"."""
+    sizes: dict[str, dict[str, int]] = {"": {}}
+    for name, size in files.sizes.items():
+        folder, slash, _ = name.partition("/")
+        sizes.setdefault(f"{folder}/" if slash else "", {})[name] = size
+    return {folder: Part(files, part) for folder, part in sizes.items()}
+
+
 def one_place(places: list[str], *, where: str) -> str:
     """Return the only one of the places, folders or files inside, that hold a model; `FormatError` names several."""
     found = list(dict.fromkeys(places))
@@ -122,17 +131,17 @@ class Folder(Files):
         return str(self.root / name)
 
 
-class Outermost(Files):
-    """Those of other files that are in no folder inside."""
+class Part(Files):
+    """Some of other files, with their sizes, under the names they have there."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, sizes: dict[str, int]) -> None:
         super().__init__(files.where, folder=files.folder)
-        self.files = files
+        self.files, self._sizes = files, sizes
 
-    @cached_property
+    @property
     def sizes(self) -> dict[str, int]:
         """See `Files.sizes`."""
-        return {name: size for name, size in self.files.sizes.items() if "/" not in name}
+        return self._sizes
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
         """See `Files.open`."""
