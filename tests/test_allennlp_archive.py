@@ -87,3 +87,10 @@ def test_options_inside_the_archive_are_taken(folder, oracles, tmp_path):
     options = (oracles / "allennlp-fixture-a" / "options.json").read_text().replace('"cell_clip": 3', '"cell_clip": 5')
     path = archive(tmp_path / "m.tar.gz", state, **{"fta/options_file": options.encode()})
     assert formats.read(path).config.lstm.cell_clip == 5.0
+
+
+def test_archives_side_by_side_are_named(folder, tmp_path):
+    with tarfile.open(folder / "model.tar.gz") as archive:
+        for name in ("de", "fr"):
+            archive.extractall(tmp_path / name, filter="data")
+    assert "holds several models: de/weights.th, fr/weights.th; name the one that is meant" in refusal(tmp_path)

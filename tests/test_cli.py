@@ -293,7 +293,7 @@ def add_option(folder):
     ("name", "damage", "message"),
     [
         ("absent", None, "there is no model at absent, and no published model 'absent'; run  elmo models"),
-        ("a" * 300, None, "File name too long"),
+        ("a" * 300, None, "there is no model at aaaaa"),
         ("text.txt", None, "text.txt is neither a model folder nor an archive"),
         ("theirs", truncate, "weights.hdf5 is not a whole HDF5 file (truncated file"),
         ("theirs", reshape, "dataset 'CNN_proj/W_proj': expected shape (12, 4), found (12, 5)"),
@@ -306,6 +306,13 @@ def test_models_that_cannot_be_opened(refused, here, checkpoint, command, name, 
         damage(here / "theirs")
     args = {"embed": ["text.txt", "out.npz", "--model", name], "info": [name], "convert": [name, "target"]}
     assert message in refused(command, *args[command])
+
+
+def test_files_of_a_model_that_are_not_there(refused, here, checkpoint):
+    allennlp.write(checkpoint, here / "theirs")
+    for option in (["--weights"], ["--vocabulary", "text.txt", "--softmax"]):
+        found = refused("info", "theirs/options.json", *option, "absent.hdf5")
+        assert "absent.hdf5 cannot be read (No such file or directory); check the path" in found
 
 
 @pytest.mark.parametrize(
@@ -455,6 +462,19 @@ def start(*args, **pipes):
     # A test run in the background of a shell ignores Ctrl-C, and what it starts would too.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
     return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, **pipes, **heed)
+
+
+def test_letters_that_the_output_lacks_are_spelled_out(here, model, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (here / "text.txt").write_text("naïve 北京\n", "utf-8")
+    commands = [["models"], ["models", "--json"], ["substitutes", model, "text.txt", "-k", "1"]]
+    commands += [["substitutes", model, "text.txt", "-k", "1", "--json"], ["info", "北京"]]
+    found = [start(*command, stdout=subprocess.PIPE).communicate(timeout=120) for command in commands]
+    assert b"Bokm\\xe5l" in found[0][0]
+    assert any("Bokmål" in entry["title"] for entry in json.loads(found[1][0]))
+    assert b"na\\xefve" in found[2][0]
+    assert [json.loads(line)["token"] for line in found[3][0].splitlines()] == ["naïve", "北京"]
+    assert found[4][1].startswith(b"elmo: there is no model at \\u5317\\u4eac")
 
 
 def test_a_process_prints_one_sentence_or_with_debug_the_trace(here):

@@ -98,6 +98,14 @@ def test_the_embedder_opens_the_published_model_unless_told_otherwise(oracles, m
     assert set(fetched) == {"original"}
 
 
+def test_a_model_named_alone_is_that_model(oracles, tmp_path, monkeypatch):
+    """Not its options with the published weights."""
+    monkeypatch.setattr(catalog, "fetch", lambda name: pytest.fail(f"{name} was fetched"))
+    folder = oracles / "alnlp-l1-h1-tanh"
+    assert ElmoEmbedder(folder).embed_sentence(["word"]).shape == (2, 1, 10)
+    assert ElmoEmbedder(str(folder / "options.json")).embed_sentence(["word"]).shape == (2, 1, 10)
+
+
 def test_an_address_that_nobody_published():
     with pytest.raises(UnknownModel, match=r"x\.org/options\.json is no published model.s"):
         Elmo("https://x.org/options.json", "https://x.org/weights.hdf5", 1)
@@ -381,6 +389,22 @@ def test_mixes_given_to_the_constructor_are_not_trained(mixed):
     (found,) = elmo(batch_to_ids(read_lines(folder / "sentences.txt")))["elmo_representations"]
     np.testing.assert_allclose(found, expected["v09_constructor_mix_rep0"], atol=5e-6)
     assert not any(parameter.requires_grad for parameter in elmo.parameters())
+
+
+def test_a_module_made_of_its_part_of_a_configuration(mixed):
+    folder, _ = mixed
+    files = {"options_file": str(folder / "options.json"), "weight_file": str(folder / "weights.hdf5")}
+    options = {**files, "num_output_representations": 2, "do_layer_norm": True, "dropout": 0.0}
+    module, expected = Elmo.from_params(options), Elmo(*files.values(), 2, do_layer_norm=True, dropout=0.0)
+    ids = batch_to_ids(SENTENCES)
+    for found, array in zip(module(ids)["elmo_representations"], expected(ids)["elmo_representations"], strict=True):
+        torch.testing.assert_close(found, array, rtol=0, atol=0)
+    assert module._scalar_mixes == [module.scalar_mix_0, module.scalar_mix_1]
+    assert (module._has_cached_vocab, Elmo(*files.values(), 1, vocab_to_cache=["a"])._has_cached_vocab) == (False, True)
+    with pytest.raises(ConfigurationError, match="option 'gpu' is not one of Elmo's, options_file"):
+        Elmo.from_params({**options, "gpu": 0})
+    with pytest.raises(ConfigurationError, match="option 'weight_file' of Elmo is missing"):
+        Elmo.from_params({name: options[name] for name in options if name != "weight_file"})
 
 
 def test_state_flows_between_calls_of_the_module(mixed):

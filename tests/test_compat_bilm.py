@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import manylangs_folder
 from checkpoints import SPECIALS, make_word_checkpoint
 from conftest import make_config
 from elmokit.compat.bilm import (
@@ -400,3 +401,11 @@ def test_dumped_word_vectors_give_the_published_activations(fixture_b, tmp_path)
             with h5py.File(folder / f"lm_embeddings_{k}.hdf5") as file:
                 expected = np.concatenate(list(file[str(i)][...]), axis=-1)
             np.testing.assert_allclose(found["lm_embeddings"][k, 2, :length], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [{}, {"word_dim": 0}])
+def test_a_model_that_does_not_spell_in_bytes_is_refused(tmp_path, shape):
+    """The batchers' ids would be other characters to it."""
+    manylangs_folder.write(manylangs_folder.make(**shape), tmp_path)
+    with pytest.raises(MismatchError, match="does not read the bytes of words alone, and bilm-tf's batchers spell in"):
+        BidirectionalLanguageModel(tmp_path, None)

@@ -71,6 +71,20 @@ def test_what_an_embedder_tells(folder):
     assert embedder.config == {name: written[name] for name in ("encoder", "token_embedder")}
 
 
+def test_lexicons_number_the_rows_of_the_tables(tmp_path, folder):
+    embedder, without = Embedder(folder), Embedder(package.write(package.make(char_dim=0), tmp_path / "words"))
+    assert embedder.use_cuda is False
+    assert embedder.word_lexicon == without.word_lexicon == {word: row for row, word in enumerate(package.WORDS)}
+    assert embedder.char_lexicon.keys() == set(package.CHARACTERS)
+    assert without.char_lexicon is None
+    rows = embedder.model.network.encoder.state_dict()
+    assert sorted(embedder.char_lexicon.values()) == list(range(len(package.CHARACTERS)))
+    assert any(len(table) == len(package.CHARACTERS) for table in rows.values())
+    write_native(make_checkpoint(vocabulary=("<S>", "</S>", "<UNK>")), tmp_path / "native")
+    other = Embedder(tmp_path / "native")
+    assert (other.word_lexicon, other.char_lexicon) == (None, None)
+
+
 def test_batches_come_longest_first_and_carry_the_state(folder):
     """One of the orders that the package draws, and always the same one."""
     embedder, elmo, carry = Embedder(folder, batch_size=2), Elmo(formats.read(folder)), Carry()

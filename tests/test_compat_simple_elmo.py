@@ -36,7 +36,8 @@ def folder(tiny, tmp_path_factory):
     ("function", "expected"),
     [
         (ElmoModel, ""),
-        (ElmoModel.load, "self, path, max_batch_size=32, limit=100, full=False"),
+        (ElmoModel.load, "self, directory, max_batch_size=32, limit=100, full=False"),
+        (ElmoModel.warmup, "self, sess, texts"),
         (ElmoModel.get_elmo_vectors, "self, texts, warmup=True, layers='average', session=None"),
         (ElmoModel.get_elmo_vector_average, "self, texts, warmup=True, layers='average', session=None"),
     ],
@@ -107,11 +108,18 @@ def test_sentences_of_no_words(folder):
 
 def test_what_a_session_needed_is_taken_and_not_used(folder):
     model = loaded(folder, limit=1)
+    model.warmup(None, [["b"]])
     found = model.get_elmo_vectors([["a"]], session=object())
     np.testing.assert_array_equal(found, model.get_elmo_vectors([["a"]]))
 
 
+def test_loading_says_what_it_said(folder):
+    assert ElmoModel().load(directory=folder) == "The model is now loaded."
+
+
 def test_refusals(folder, tmp_path):
+    with pytest.raises(MismatchError, match="no model is loaded"):
+        ElmoModel().warmup(None, [["a"]])
     with pytest.raises(MismatchError, match="no model is loaded"):
         ElmoModel().get_elmo_vectors([["a"]])
     with pytest.raises(UnknownModel):

@@ -72,9 +72,27 @@ def test_the_archive_loaded_as_tensorflow_2_does(folder, tokens, expected):
     signatures = hub.load(folder / "module.tar.gz").signatures
     found = signatures["tokens"](tokens=tokens["tokens"], sequence_len=np.array(tokens["sequence_len"], np.int32))
     assert_outputs(found, expected, "tokens")
-    assert_outputs(
-        signatures["default"](json.loads((folder / "default_inputs.json").read_text("utf-8"))), expected, "default"
+    strings = json.loads((folder / "default_inputs.json").read_text("utf-8"))
+    assert_outputs(signatures["default"](strings), expected, "default")
+    assert_outputs(signatures["default"](strings=np.array(strings)), expected, "default_secondrun")
+
+
+def test_what_a_module_tells_of_its_inputs(module):
+    assert module.get_signature_names() == ["default", "tokens"]
+    (name, strings), *others = module.get_input_info_dict().items()
+    assert (name, strings.dtype, strings.get_shape(), strings.is_sparse, others) == (
+        "strings",
+        "string",
+        (None,),
+        False,
+        [],
     )
+    tokens = module.get_input_info_dict(signature="tokens")
+    assert {name: (info.dtype, len(info.shape)) for name, info in tokens.items()} == {
+        "tokens": ("string", 2), "sequence_len": ("int32", 1),
+    }  # fmt: skip
+    with pytest.raises(MismatchError, match="expected 'default' or 'tokens', found 'words'"):
+        module.get_input_info_dict("words")
 
 
 @pytest.mark.parametrize(

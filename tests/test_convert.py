@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ from elmokit.formats.files import open_files
 from elmokit.formats.sstable import read_table, write_table
 from elmokit.formats.tensor_bundle import open_bundle
 
-BILM = ["alnlp-l1-h1-tanh", "alnlp-noskip", "alnlp-nocnnproj", "tfckpt-char1", "tfckpt-char2", "tfckpt-word2",
-        "tfckpt-word2-shared-softmax", "tfhub"]  # fmt: skip
+BILM = ["tfckpt-char1", "tfckpt-char2", "tfckpt-char3-noskip-noclip", "tfckpt-word2", "tfckpt-word2-shared-softmax"]
+WORDS = (*SPECIALS, "cat", "naïve")
 MANYLANGS = ["emfl-cnn-char", "emfl-cnn-char-word", "emfl-cnn-word", "emfl-lstm-encoder", "emfl-lstm-word"]
 TARGETS = ["elmokit", "allennlp", "bilm-tf", "elmoformanylangs"]
 
@@ -27,13 +29,46 @@ def test_a_real_model_to_a_tensorflow_checkpoint_and_back(oracles, tmp_path, nam
     found = formats.read(oracles / name)
     formats.write(found, tmp_path / "new", to="bilm-tf")
     back = formats.read(tmp_path / "new")
-    kept = {key: array for key, array in found.arrays.items() if not key.startswith("mix.")}
-    assert (back.config, back.vocabulary, back.source) == (
-        found.config, found.vocabulary, "bilm-tf, TensorFlow checkpoint",
-    )  # fmt: skip
-    assert kept.keys() == back.arrays.keys()
-    assert all(np.array_equal(kept[key], back.arrays[key]) for key in kept)
-    assert formats.lost_in(found, "bilm-tf") == ["the trained mixes of layers"] * (name == "tfhub")
+    assert_same(back, found)
+    assert back.source == "bilm-tf, TensorFlow checkpoint"
+    assert formats.lost_in(found, "bilm-tf") == []
+
+
+SHAPES = [
+    {"n_layers": 1, "n_highway": 1, "activation": "tanh"},
+    {"skip": False, "n_layers": 3},
+    {"filters": ((1, 1), (2, 3))},
+    {"cell_clip": None, "proj_clip": 0.5},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_other_shapes_to_a_tensorflow_checkpoint_and_back(tmp_path, shape):
+    found = make_checkpoint(make_config(**shape), vocabulary=WORDS)
+    formats.write(found, tmp_path / "new", to="bilm-tf")
+    assert_same(formats.read(tmp_path / "new"), found)
+
+
+def test_what_bilm_tf_cannot_restore_is_refused(tmp_path):
+    """It restores a softmax head with the network, and no adaptive one."""
+    found = make_checkpoint()
+    with pytest.raises(MismatchError, match=r"expected a softmax head, which bilm-tf restores with .*, found none"):
+        formats.write(found, tmp_path / "new", to="bilm-tf")
+    found.arrays["softmax.head.bias"] = np.zeros(3, np.float32)
+    with pytest.raises(MismatchError, match="found an adaptive one; write the allennlp format"):
+        formats.write(found, tmp_path / "new", to="bilm-tf")
+    assert formats.lost_in(found, "bilm-tf") == ["the softmax head"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("clip", [0, None])
+def test_no_clip_is_not_a_clip_at_zero(tmp_path, clip):
+    """TensorFlow takes 0 for a clip; AllenNLP asks for the key."""
+    found = make_checkpoint(make_config(cell_clip=clip, proj_clip=clip), vocabulary=WORDS)
+    for to, expected in (("bilm-tf", {}), ("allennlp", {"cell_clip": None, "proj_clip": None})):
+        formats.write(found, tmp_path / to, to=to)
+        options = json.loads((tmp_path / to / "options.json").read_text())
+        assert {name: value for name, value in options["lstm"].items() if "clip" in name} == expected
 
 
 def test_the_variables_are_those_that_bilm_tf_wrote(oracles, tmp_path):
@@ -65,16 +100,10 @@ def test_the_forget_bias_is_rounded_once(tmp_path):
     assert all(np.array_equal(found.arrays[name], back[name]) for name in back)
 
 
-def test_an_adaptive_head_is_lost_and_said_to_be(tmp_path):
-    found = make_checkpoint(make_config())
-    found.arrays["softmax.head.bias"] = np.zeros(3, np.float32)
-    assert formats.lost_in(found, "bilm-tf") == ["the softmax head"]
-    formats.write(found, tmp_path / "new", to="bilm-tf")
-    assert not any(name.startswith("softmax") for name in formats.read(tmp_path / "new").arrays)
-
-
 def test_a_table_of_words_keeps_its_words(tmp_path):
-    found = make_word_checkpoint(make_config().lstm, (*SPECIALS, "cat", "naïve"))
+    found = make_word_checkpoint(make_config().lstm, WORDS)
+    P = found.config.lstm.projection_dim
+    found.arrays.update({"softmax.weight": np.ones((5, P), np.float32), "softmax.bias": np.ones(5, np.float32)})
     formats.write(found, tmp_path / "new", to="bilm-tf")
     assert_same(found, formats.read(tmp_path / "new"))
     options = json.loads((tmp_path / "new" / "options.json").read_text())
@@ -101,12 +130,22 @@ def test_lexicons_that_elmoformanylangs_cannot_read(tmp_path, symbol):
     assert not (tmp_path / "new").exists()
 
 
+def test_symbols_that_stand_twice_are_no_lexicon(tmp_path):
+    """ELMoForManyLangs takes the last of them, and then has fewer symbols than rows."""
+    found = formats.read(manylangs_folder.write(manylangs_folder.make(), tmp_path / "old"))
+    words = tuple("the" if word == "cat" else word for word in found.vocabulary)
+    with pytest.raises(MismatchError, match=r"word.dic of ELMoForManyLangs holds a symbol once, found 'the' 2 times"):
+        formats.write(replace(found, vocabulary=words), tmp_path / "new", to="elmoformanylangs")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("to", TARGETS)
-def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, to):
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, to, exists):
     if to == "elmoformanylangs":
         found = formats.read(manylangs_folder.write(manylangs_folder.make(), tmp_path / "old"))
     else:
-        found = make_checkpoint(make_config())
+        found = make_checkpoint(make_config(), vocabulary=WORDS)
     written = []
 
     def replace_file(path, content):
@@ -116,20 +155,35 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, to):
 
     for module in ("checkpoint", "formats.allennlp", "formats.bilm_tf", "formats.manylangs"):
         monkeypatch.setattr(f"elmokit.{module}.replace_file", replace_file)
-    before = sorted(tmp_path.iterdir())
+    if exists:
+        (tmp_path / "new").mkdir()
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError, match="No space left"):
         formats.write(found, tmp_path / "new", to=to)
     assert written
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_empty_folder_is_filled_and_a_full_one_is_not(tmp_path):
-    found = make_checkpoint(make_config())
+    found = make_checkpoint(make_config(), vocabulary=WORDS)
     (tmp_path / "new").mkdir()
+    os.utime(tmp_path, ns=(1, 1))
     formats.write(found, tmp_path / "new", to="bilm-tf")
+    # Nothing was written beside it: it may be a mount, or in a folder that is not ours.
+    assert tmp_path.stat().st_mtime_ns == 1
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "checkpoint", "model.ckpt-0.data-00000-of-00001", "model.ckpt-0.index", "options.json", "vocab.txt",
+    ]  # fmt: skip
     assert (tmp_path / "new" / "checkpoint").read_text() == 'model_checkpoint_path: "model.ckpt-0"\n'
     with pytest.raises(OutputError, match="not an empty folder"):
         formats.write(found, tmp_path / "new", to="allennlp")
+
+
+def test_what_a_killed_process_left_in_an_empty_folder_is_not_in_the_way(tmp_path):
+    (tmp_path / "new" / ".elmokit.part").mkdir(parents=True)
+    (tmp_path / "new" / ".elmokit.part" / "weights.hdf5").write_bytes(b"half")
+    formats.write(make_checkpoint(), tmp_path / "new", to="allennlp")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["options.json", "weights.hdf5"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 300])

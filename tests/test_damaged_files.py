@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import zipfile
 from contextlib import suppress
@@ -10,12 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
+import manylangs_folder
 from checkpoints import SPECIALS, assert_same, make_word_checkpoint, pack, refusal, tarred
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import write_native
 from elmokit.errors import ElmoError
 from elmokit.formats import allennlp
+from elmokit.model import Elmo
 
 
 @pytest.fixture
@@ -190,7 +193,7 @@ def test_a_zip_of_a_model_without_characters(tmp_path):
     members = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     assert_same(expected, formats.read(pack(tmp_path / "m.zip", members)))
     bad = pack(tmp_path / "bad.zip", {**members, "vocab.txt": b"\xff\n"})
-    assert "'vocab.txt': expected a vocabulary in UTF-8" in refusal(bad)
+    assert "expected one vocabulary of 4 words, a row each; found ['vocab.txt']" in refusal(bad)
 
 
 @pytest.mark.parametrize(
@@ -284,3 +287,52 @@ def test_damage_is_noticed_or_harmless(kind, names, cases, tmp_path):
         path.write_bytes(whole)
     assert_same(formats.read(model), checkpoint)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100_000  # kilobytes on Linux
+
+
+# ---------------------------------------------------------------- options at random
+
+VALUES = [None, True, -1, 0, 1, 1.5, 1e39, 1e308, float("nan"), float("inf"), 10**30, 2**63, 65_536, "", "relu",
+          "\ud800", [], {}, [[]], [1], [[1, 2, 3]], [[7, 2**40]]]  # fmt: skip
+NAMES = ["foo", "cell_clip", "spelling", "marks", "joined", "word_embed", "always_project", "longest"]
+
+
+def places(value, path=()):
+    """The path of every value inside a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+def misstated(content, seed):
+    """JSON with one of its values replaced, removed or another one added."""
+    choose, whole = random.Random(seed), json.loads(content)
+    *path, last = choose.choice(list(places(whole)))
+    part = whole
+    for key in path:
+        part = part[key]
+    if isinstance(part, dict) and choose.random() < 0.2:
+        del part[last]
+    elif isinstance(part, dict) and choose.random() < 0.2:
+        part[choose.choice(NAMES)] = choose.choice(VALUES)
+    else:
+        part[last] = choose.choice(VALUES)
+    return json.dumps(whole).encode()
+
+
+@pytest.mark.parametrize("kind", ["native", "allennlp", "elmoformanylangs"])
+@pytest.mark.parametrize("cases", [200, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_options_that_say_anything_are_refused_or_can_be_used(kind, cases, tmp_path):
+    names = {"native": ["config.json"], "allennlp": ["options.json"]}.get(kind, ["config.json", "network.json"])
+    checkpoint = make_checkpoint(make_config(n_layers=1, dim=5, projection_dim=3, filters=((1, 2), (2, 2))))
+    if kind == "elmoformanylangs":
+        manylangs_folder.write(manylangs_folder.make(), tmp_path)
+    else:
+        (write_native if kind == "native" else allennlp.write)(checkpoint, tmp_path)
+    for seed in range(cases):
+        path = tmp_path / names[seed % len(names)]
+        whole = path.read_bytes()
+        path.write_bytes(misstated(whole, seed))
+        with suppress(ElmoError):
+            assert all(len(array) == 2 for array in Elmo(formats.read(tmp_path)).embed([["a", "ü"]]))
+        path.write_bytes(whole)

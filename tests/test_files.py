@@ -1,14 +1,20 @@
 """Folders and archives under one view, and the models found in them whatever their files are called."""
 
+import bz2
+import errno
 import gzip
 import lzma
 import shutil
+import struct
 import tarfile
+import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+import manylangs_folder
 from checkpoints import assert_same, make_word_checkpoint, pack, refusal, tarred
 from conftest import make_checkpoint, make_config
 from elmokit import formats
@@ -63,6 +69,28 @@ def test_a_folder_that_is_no_models_folder(tmp_path):
     assert "holds more than 10,000 files" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("packed", ["zip", "tar"])
+def test_an_archive_that_is_no_models(tmp_path, packed):
+    members = {f"{i}": b"" for i in range(10_001)}
+    path = tmp_path / f"many.{packed}"
+    assert "holds more than 10,000 files" in refusal(pack(path, members) if packed == "zip" else tarred(path, members))
+
+
+def test_a_folder_inside_that_cannot_be_listed_is_left_out(checkpoint, model, monkeypatch):
+    """Permissions cannot show it: whoever runs the tests as root may list any folder."""
+    (model / "private").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert_same(checkpoint, formats.read(model))
+    assert "private cannot be listed (Permission denied)" in refusal(model / "private")
+
+
 # ---------------------------------------------------------------- found by content
 
 
@@ -79,6 +107,9 @@ def test_what_is_outside_is_meant(checkpoint, model):
     shutil.rmtree(model)
     write_native(other, model.parent / "b")
     assert "holds several models: a/, b/; name the one that is meant" in refusal(model.parent)
+    shutil.rmtree(model.parent / "b")
+    allennlp.write(checkpoint, model.parent / "c")
+    assert "holds several models: a/, c/; name the one that is meant" in refusal(model.parent)
 
 
 def test_a_vocabulary_named_for_a_table_of_words(model, tmp_path):
@@ -91,6 +122,19 @@ def test_a_vocabulary_named_for_a_table_of_words(model, tmp_path):
     (tmp_path / "list.txt").write_text("<S>\n")
     with pytest.raises(FormatError, match="expected 5 words"):
         formats.read(tmp_path / "words", vocabulary=tmp_path / "list.txt")
+
+
+def test_a_vocabulary_may_be_packed(tmp_path):
+    """Of a table of words and of a head, as NLPL's zips have it."""
+    for name, expected in (
+        ("table", make_word_checkpoint(make_config().lstm, WORDS)),
+        ("head", make_checkpoint(vocabulary=WORDS)),
+    ):
+        allennlp.write(expected, tmp_path / name)
+        listed = tmp_path / name / "vocab.txt"
+        (tmp_path / name / "vocab.txt.gz").write_bytes(gzip.compress(listed.read_bytes()))
+        listed.unlink()
+        assert_same(formats.read(tmp_path / name), expected)
 
 
 def test_a_float16_model_must_fit(checkpoint, tmp_path):
@@ -120,7 +164,28 @@ def test_a_file_of_a_model_stands_for_it(checkpoint, model):
     assert_same(other, formats.read(model / "options.json", weights=model / "other.hdf5"))
 
 
-@pytest.mark.parametrize("opener", [open, gzip.open, lzma.open])
+def files_of(folder):
+    return [path for path in folder.iterdir() if path.suffix in (".json", ".pkl", ".hdf5", ".safetensors")]
+
+
+def test_any_file_of_a_model_stands_for_it(checkpoint, model, tmp_path):
+    """Not for another in the same folder."""
+    package = formats.read(manylangs_folder.write(manylangs_folder.make(), tmp_path / "package"))
+    assert [assert_same(package, formats.read(file)) for file in files_of(tmp_path / "package")] == [None] * 4
+    native = make_checkpoint(seed=7)
+    write_native(native, model)
+    expected = {
+        "options.json": checkpoint,
+        "weights.hdf5": checkpoint,
+        "config.json": native,
+        "model.safetensors": native,
+    }
+    assert {file.name for file in files_of(model)} == expected.keys()
+    for name, found in expected.items():
+        assert_same(formats.read(model / name), found)
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open, bz2.open, lzma.open])
 @pytest.mark.parametrize("kind", ["allennlp", "native"])
 def test_tars_of_models(checkpoint, model, tmp_path, opener, kind):
     if kind == "native":
@@ -130,6 +195,13 @@ def test_tars_of_models(checkpoint, model, tmp_path, opener, kind):
     before = sorted(tmp_path.rglob("*"))
     assert_same(checkpoint, formats.read(path))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_xz_of_several_streams(checkpoint, model, tmp_path):
+    whole = tarred(tmp_path / "x.tar", contents(model), opener=open).read_bytes()
+    parts = [lzma.compress(whole[:5000]), bytes(4), lzma.compress(whole[5000:]), bytes(8)]
+    (tmp_path / "x.tar.xz").write_bytes(b"".join(parts))
+    assert_same(checkpoint, formats.read(tmp_path / "x.tar.xz"))
 
 
 def test_the_notes_of_a_mac_are_no_files(checkpoint, model, tmp_path):
@@ -203,6 +275,17 @@ def test_a_tar_that_unpacks_without_end(tmp_path):
         for _ in range(40):
             file.write(bytes(1 << 20))
     assert "unpacks to more than 16,777,216 bytes" in refusal(path)
+
+
+def test_an_xz_that_asks_for_gigabytes(tmp_path):
+    """How much memory unpacking takes is the file's choice: here a dictionary of 4 GiB for 10 kB."""
+    path = tarred(tmp_path / "bomb.tar.xz", {"options.json": b"{}"}, opener=lzma.open)
+    content = bytearray(path.read_bytes())
+    header = slice(12, 12 + 4 * (content[12] + 1))
+    content[16] = 40  # the size of the dictionary, as .xz codes it
+    content[header.stop - 4 : header.stop] = struct.pack("<I", zlib.crc32(content[header.start : header.stop - 4]))
+    path.write_bytes(content)
+    assert "is not a whole archive (Memory usage limit exceeded)" in refusal(path)
 
 
 def test_broken_tars(model, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import elmokit
 from checkpoints import SPECIALS, assert_same, make_word_checkpoint, read_datasets, refusal, rewritten
 from conftest import make_checkpoint, make_config
 from elmokit import formats
@@ -128,7 +129,7 @@ def test_one_layer_models_of_bilm_tf(model):
         ({"lstm.n_layers": ...}, lambda config: config.lstm.n_layers == 1),
         ({"lstm.cell_clip": ..., "lstm.proj_clip": None}, lambda config: config.lstm.cell_clip is None),
         ({"lstm.cell_clip": 3}, lambda config: config.lstm.cell_clip == 3.0),
-        ({"lstm.proj_clip": 0}, lambda config: config.lstm.proj_clip == 0),
+        ({"lstm.proj_clip": 0}, lambda config: config.lstm.proj_clip is None),
         ({"lstm.use_skip_connections": False}, lambda config: not config.lstm.use_skip_connections),
         ({name: {"any": "thing"} for name in allennlp.TRAINING_OPTIONS - {"bidirectional"}}, lambda config: True),
         ({"bidirectional": True, "dropout": 0.1}, lambda config: True),
@@ -197,6 +198,10 @@ def test_the_published_zip(oracles, tmp_path):
         ({"lstm.cell_clip": -3}, "option 'lstm.cell_clip': input should be greater than or equal to 0"),
         ({"lstm.cell_clip": float("nan")}, "option 'lstm.cell_clip': input should be a finite number"),
         ({"lstm.cell_clip": float("inf")}, "option 'lstm.cell_clip': input should be a finite number"),
+        (
+            {"lstm.cell_clip": 1e39},
+            "'lstm.cell_clip': input should be at most 3.403e+38, the largest float32; found 1e+39",
+        ),
         ({"lstm.cell_clip": 10**400}, "option 'lstm.cell_clip': input should be a valid number; found 1000"),
         ({"lstm.use_skip_connections": "yes"}, "option 'lstm.use_skip_connections': input should be a valid boolean"),
         ({"char_cnn.activation": "gelu"}, "option 'char_cnn.activation': input should be 'relu' or 'tanh'; found"),
@@ -285,9 +290,13 @@ def test_a_model_without_characters(tmp_path):
     assert_same(checkpoint, rewritten(checkpoint, tmp_path / "one"))
     write_native(checkpoint, tmp_path / "two")
     assert_same(checkpoint, read_native(tmp_path / "two"))
-    for folder in (tmp_path / "one", tmp_path / "two"):
+    messages = (
+        "expected one vocabulary of 5 words, a row each",
+        "expected 5 words, as the word table has rows, found 3",
+    )
+    for folder, message in zip((tmp_path / "one", tmp_path / "two"), messages, strict=True):
         (folder / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
-        assert "expected 5 words, as the word table has rows, found 3" in refusal(folder)
+        assert message in refusal(folder)
         (folder / "vocab.txt").unlink()
         with pytest.raises(FormatError, match="needs its vocabulary"):
             formats.read(folder).speller()
@@ -309,6 +318,7 @@ def test_a_vocabulary_that_a_model_with_characters_does_not_need(model):
         (b"a\nb", ("a", "b")),
         (b"a\r\nb\r\n", ("a", "b")),
         (b"\n a \n\n", ("", "a", "")),
+        (b"a\n!!!MAXTERMID\nb\n", ("a", "b")),
         ("a\u2028b\nc\x0bd\n".encode(), ("a\u2028b", "c\x0bd")),
     ],
 )
@@ -323,3 +333,10 @@ def test_vocabulary_files_that_cannot_be_read(tmp_path):
         read_vocabulary(tmp_path / "vocab.txt")
     with pytest.raises(FormatError, match="cannot be read"):
         read_vocabulary(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b"])
+def test_names_that_no_file_can_have(name):
+    for opened in (formats.read, elmokit.load):
+        with pytest.raises(UnknownModel, match="there is no model at"):
+            opened(name)

@@ -18,9 +18,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
+import manylangs_folder
 from checkpoints import assert_same
 from conftest import make_checkpoint
-from elmokit import formats, hub
+from elmokit import catalog, formats, hub
 from elmokit.checkpoint import Checkpoint, write_native
 from elmokit.errors import DownloadError, FormatError, UnknownModel
 from elmokit.formats import allennlp
@@ -352,6 +353,16 @@ def test_what_cannot_be_a_repository_is_an_unknown_model(server, name):
         hub.resolve(name)
 
 
+def test_what_is_neither_a_path_nor_a_repository(server, monkeypatch):
+    with pytest.raises(
+        UnknownModel, match=r"^there is no path my/model, and there is no repository my/model on the hub"
+    ):
+        catalog.locate("my/model")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"^there is no path my/model, and my/model cannot be fetched from the hub"):
+        catalog.locate("my/model")
+
+
 def test_repository_names_are_told_from_other_names():
     assert all(map(hub.is_repo_id, ["me/tiny", "allenai/ELMo-5.5B", "a_b/c.d"]))
     assert not any(map(hub.is_repo_id, ["tiny", "a/b/c", "./tiny", "../tiny", "/tiny", "me/", "a b/c", "me\\tiny"]))
@@ -398,6 +409,21 @@ def test_what_is_pushed_can_be_opened(server, native, checkpoint, large):
     assert len(server.uploaded) == len(large)
     found = formats.read(hub.resolve("me/new"))
     assert_same(Checkpoint(found.config, found.arrays, found.vocabulary, checkpoint.card), checkpoint)
+
+
+def test_a_model_that_spells_in_code_points_comes_back_with_its_lexicon(server, tmp_path):
+    source = formats.read(manylangs_folder.write(manylangs_folder.make(), tmp_path / "theirs"))
+    write_native(source, tmp_path / "ours")
+    hub.push(tmp_path / "ours", "me/new", token=TOKEN)
+    found = formats.read(hub.resolve("me/new"))
+    assert found.characters == source.characters
+    assert found.speller() == source.speller()
+
+
+def test_a_head_in_its_own_file_comes_back(server, checkpoint, tmp_path):
+    allennlp.write(checkpoint, tmp_path)
+    hub.push(tmp_path, "me/new", token=TOKEN)
+    assert_same(formats.read(hub.resolve("me/new")), checkpoint)
 
 
 def test_options_and_weights_can_be_pushed(server, allennlp_files, tiny, tmp_path):

@@ -225,6 +225,15 @@ def test_a_zip_with_other_files_in_it(tmp_path):
     assert found.source == "ELMoForManyLangs"
 
 
+def test_models_side_by_side_are_named_and_the_outermost_is_meant(tmp_path):
+    for name in ("de", "fr"):
+        package.write(package.make(), tmp_path / name)
+    assert "holds several models: de/, fr/; name the one that is meant" in refusal(tmp_path)
+    model = package.make(seed=5)
+    package.write(model, tmp_path)
+    assert_same(formats.read(tmp_path), formats.read(package.write(model, tmp_path / "alone" / "new")))
+
+
 def test_lexicons(tmp_path):
     model = package.make(seed=3)
     source = formats.read(package.write(model, tmp_path))
@@ -320,8 +329,8 @@ def with_tensors(name, change):
             "'projection.bias': expected shape (4,), found (3,)",
         ),
         (
-            with_tensors("encoder.pkl", lambda t: t.update({"x": torch.zeros(2, dtype=torch.int64)})),
-            "encoder.pkl is not a file of torch tensors alone (it names 'torch LongStorage'",
+            with_tensors("encoder.pkl", lambda t: t.update({"x": torch.zeros(2, dtype=torch.complex64)})),
+            "encoder.pkl is not a file of torch tensors alone (it names 'torch ComplexFloatStorage'",
         ),
         (lambda p: (p / "encoder.pkl").write_bytes(b""), "encoder.pkl is not a"),
     ],

@@ -198,6 +198,22 @@ def test_a_card_that_is_not_utf_8(native):
     assert formats.read(native).card == "caf\ufffd"
 
 
+def test_what_an_earlier_model_left_is_removed(tmp_path):
+    first = make_checkpoint(vocabulary=(*SPECIALS, "a"))
+    write_native(replace(first, card="# The first", characters=("a",)), tmp_path)
+    assert {"README.md", "chars.txt", "vocab.txt"} < {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "notes.txt").write_text("mine")
+    write_native(make_checkpoint(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
+    assert_same(formats.read(tmp_path), make_checkpoint())
+
+
+def test_a_file_of_somebodys_own_stays(tmp_path):
+    (tmp_path / "README.md").write_text("my project")
+    write_native(make_checkpoint(), tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my project"
+
+
 def test_a_folder_that_cannot_be_rewritten(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for write in (write_native, allennlp.write):

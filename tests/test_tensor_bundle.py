@@ -346,6 +346,14 @@ def test_slices_that_do_not_make_up_their_tensor(slices, shape, message):
     assert message in refusal(files_of(entries, shards))
 
 
+def test_a_slice_that_is_listed_over_and_over():
+    """It would be read as often, into as much memory as the index says."""
+    array, part = np.ones((4096, 64), np.float32), ((0, 4096), (0, None))
+    entries, shards = entries_and_shards({"a": array}, slices={"a": [part]})
+    entries[-1] = b"a", entry(shape=(200 * 4096, 64), slices=[part] * 200)
+    assert "its slices overlap" in within(1 << 23, lambda: refusal(files_of(entries, shards)))
+
+
 def index_of(content):
     return {INDEX: content, DATA: bytes(12)}
 

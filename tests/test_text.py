@@ -86,8 +86,9 @@ def test_words_from_a_vocabulary():
     assert LexiconSpeller(LEXICON).spell([]).shape == (0, 1)
 
 
-def test_the_first_of_two_equal_words_counts():
-    assert LexiconSpeller((*LEXICON, "the")).spell(["the"]).tolist() == [[3]]
+def test_the_last_of_two_equal_words_counts():
+    """As in bilm-tf, where a later line of a word replaces an earlier one."""
+    assert LexiconSpeller((*LEXICON, "the")).spell(["the"]).tolist() == [[5]]
 
 
 @pytest.mark.parametrize("missing", ["<S>", "</S>", "<UNK>"])

@@ -221,6 +221,25 @@ def test_the_checkpoint_that_its_note_names_wherever_that_was(model, note):
     assert_same(bilm_tf.read(Memory(contents)), model)
 
 
+def inside(folder, contents):
+    return {f"{folder}/{name}": content for name, content in contents.items()}
+
+
+@pytest.mark.parametrize("noted", [["", "old/"], [""], ["old/"], []])
+def test_a_later_checkpoint_in_a_folder_inside_is_not_meant(model, contents, noted):
+    """Nor its note, nor its vocabulary."""
+    other = make_checkpoint(model.config, seed=1, vocabulary=WORDS)
+    older = {**contents_of(other, step=900), "vocab.txt": contents["vocab.txt"].replace(b"cat", b"dog")}
+    files = {**contents, **inside("old", older)}
+    files = {name: files[name] for name in files if not name.endswith("checkpoint") or name[:-10] in noted}
+    assert_same(bilm_tf.read(Memory(files)), model)
+
+
+def test_checkpoints_side_by_side_are_named(contents):
+    found = refusal({**inside("de", contents), **inside("fr", contents)}, bilm_tf)
+    assert found == "memory holds several models: de/, fr/; name the one that is meant"
+
+
 @pytest.mark.parametrize(
     "note",
     [None, b"", b"\xff\xfe", b"model_checkpoint_path: ", b'model_checkpoint_path: "/a/model.ckpt-1"', b"a" * (1 << 21)],
@@ -279,6 +298,7 @@ def test_the_vocabulary_is_the_text_that_has_a_line_a_row(model, contents):
         "vocab-2016-09-10.txt": listed.rstrip(b"\n"),
         "deep/vocab.txt": listed.replace(b"\n", b"\r\n"),
         "vocab.txt.gz": gzip.compress(listed),
+        "vocab-maxtermid.txt": listed.replace(b"the\n", b"the\n!!!MAXTERMID\n"),
     }.items():
         assert_same(bilm_tf.read(Memory({**contents, name: content})), model)
     assert_same(bilm_tf.read(Memory({**contents, "vocab.txt": listed, "vocab.txt.gz": gzip.compress(listed)})), model)
@@ -350,7 +370,7 @@ def test_other_files_are_not_recognised(contents, hub_contents):
         assert not tf_hub.recognises(Memory(files))
         with pytest.raises(FormatError, match=r"expected|whole"):
             bilm_tf.read(Memory(files))
-        with pytest.raises(FormatError, match="expected one module of ELMo"):
+        with pytest.raises(FormatError, match="expected a module of ELMo"):
             tf_hub.read(Memory(files))
     assert not bilm_tf.recognises(Memory(hub_contents))
     assert not tf_hub.recognises(Memory(contents))
@@ -490,8 +510,19 @@ def test_a_module_without_a_mix_and_two_modules(hub_contents):
     model = make_module(dim=6)
     plain = {name: array for name, array in hub_arrays(model).items() if name.startswith("bilm/")}
     assert "mix.gamma" not in tf_hub.read(Memory(bundle(plain, prefix=PREFIX))).arrays
-    two = {**hub_contents, **{f"other/{name}": content for name, content in hub_contents.items()}}
-    assert "expected one module of ELMo (variables/variables.index), found 2" in refusal(two, tf_hub)
+    two = {f"{top}/{name}": content for top in ("a", "b") for name, content in hub_contents.items()}
+    message = "memory holds several models: a/variables/variables.index, b/variables/variables.index; name the one"
+    assert message in refusal(two, tf_hub)
+
+
+def test_an_earlier_module_in_a_folder_inside_is_not_meant():
+    """Neither its variables nor its graph."""
+    model, other = make_module(dim=6, activation="relu"), make_module(dim=8)
+    outer = {**bundle(hub_arrays(model), prefix=PREFIX), "saved_model.pb": b"bilm/CNN/Relu"}
+    inner = {**bundle(hub_arrays(other), prefix=PREFIX), "saved_model.pb": b"bilm/CNN/Tanh"}
+    files = {**outer, **{f"old/{name}": content for name, content in inner.items()}}
+    assert_same(tf_hub.read(Memory(files)), model)
+    assert_same(tf_hub.read(Memory({f"new/{name}": content for name, content in outer.items()})), model)
 
 
 # ---------------------------------------------------------------- damage

@@ -118,12 +118,15 @@ def locate(name: str | Path, *, revision: str | None = None, offline: bool = Fal
     """
     if not str(name):
         raise UnknownModel("the name of the model is empty; name a path, a hub repository or a published model")
-    if Path(name).exists() or Path(f"{name}.index").exists():  # a TensorFlow checkpoint is named by its prefix
+    if _is_path(name):
         return Path(name)
     if str(name) == "bundled":
         return BUNDLED
     if hub.is_repo_id(str(name)):
-        return hub.resolve(str(name), revision=revision, offline=offline, token=token)
+        try:
+            return hub.resolve(str(name), revision=revision, offline=offline, token=token)
+        except (UnknownModel, DownloadError) as error:
+            raise type(error)(f"there is no path {name}, and {error}") from None
     try:
         model = find(str(name))
     except UnknownModel as error:
@@ -131,6 +134,14 @@ def locate(name: str | Path, *, revision: str | None = None, offline: bool = Fal
     if offline and not all((cache_folder() / model.name / file.name).is_file() for file in model.files):
         raise DownloadError(f"{name} has not been fetched yet; run  elmo fetch {name}  with a network first")
     return fetch(model.name)
+
+
+def _is_path(name: str | Path) -> bool:
+    """Tell whether something is there. Where that cannot be found out, opening it will say why."""
+    try:
+        return Path(name).exists() or Path(f"{name}.index").exists()  # a TensorFlow checkpoint is named by its prefix
+    except OSError:
+        return True
 
 
 # ---------------------------------------------------------------- fetching

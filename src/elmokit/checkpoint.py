@@ -233,8 +233,12 @@ def read_vocabulary(path: str | Path) -> tuple[str, ...]:
 
 
 def parse_vocabulary(content: bytes, *, where: str) -> tuple[str, ...]:
-    """Return the words of a vocabulary file's content, or raise `FormatError` naming the place."""
-    return tuple(line.strip() for line in _lines(content, where=where))
+    """Return the words of a vocabulary file's content, or raise `FormatError` naming the place.
+
+    bilm-tf counts no line that says !!!MAXTERMID, a word of some published lists.
+    """
+    words = (line.strip() for line in _lines(content, where=where))
+    return tuple(word for word in words if word != "!!!MAXTERMID")
 
 
 def _lines(content: bytes, *, where: str) -> list[str]:
@@ -248,18 +252,26 @@ def _lines(content: bytes, *, where: str) -> list[str]:
 def write_native(
     checkpoint: Checkpoint, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32"
 ) -> None:
-    """Write our own folder; each file appears under its name only when it is whole."""
+    """Write our own folder; each file appears under its name only when it is whole.
+
+    Over an earlier model, what this one lacks of its files is removed: a vocabulary, a lexicon, a card.
+    """
     from safetensors.numpy import save
 
     options = {**_HEADER, **checkpoint.config.model_dump(exclude_none=True)}
     arrays = {name: _as_stored(name, a, dtype) for name, a in sorted(checkpoint.arrays.items())}
+    texts = {CARD: checkpoint.card.encode() or None}
+    for name, symbols in ((VOCABULARY, checkpoint.vocabulary), (CHARACTERS, checkpoint.characters)):
+        texts[name] = None if symbols is None else _listed(symbols)
     with written_folder(folder) as folder:
+        # Where no model is, a README.md is somebody's own.
+        replaces = (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
         replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
-        for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
-            if symbols is not None:
-                write_vocabulary(symbols, folder / name)
-        if checkpoint.card:
-            replace_file(folder / CARD, checkpoint.card.encode())
+        for name, content in texts.items():
+            if content is not None:
+                replace_file(folder / name, content)
+            elif replaces:
+                (folder / name).unlink(missing_ok=True)
         replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
 
 
@@ -275,7 +287,11 @@ def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np
 
 def write_vocabulary(words: tuple[str, ...], path: Path) -> None:
     """Write a vocabulary or lexicon, one word or character a line."""
-    replace_file(path, "".join(f"{word}\n" for word in words).encode("utf-8"))
+    replace_file(path, _listed(words))
+
+
+def _listed(words: tuple[str, ...]) -> bytes:
+    return "".join(f"{word}\n" for word in words).encode("utf-8")
 
 
 @contextmanager

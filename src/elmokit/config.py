@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,6 +29,7 @@ Shape = tuple[int, ...]
 # Beyond these no ELMo exists; they keep a hostile file from asking for terabytes.
 _Size = Field(ge=1, le=65_536)
 _MAX_SYMBOLS = 2_000_000  # Unicode has 1,114,112 code points
+_MAX_CLIP = float(np.finfo(np.float32).max)
 
 # Options that options.json of AllenNLP and bilm-tf does not know.
 _LATER = frozenset({"spelling", "word_embed", "marks", "joined", "always_project"})
@@ -132,6 +134,13 @@ class Lstm(_Options):
     proj_clip: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     use_skip_connections: bool
     joined: bool = False
+
+    @field_validator("cell_clip", "proj_clip")
+    @classmethod
+    def _clip_fits(cls, clip: float | None) -> float | None:
+        if clip is not None and clip > _MAX_CLIP:
+            raise ValueError(f"input should be at most {_MAX_CLIP:.4g}, the largest float32; found {clip:.4g}")
+        return clip or None  # written as 0 it would be a clip at 0 to TensorFlow
 
     @model_validator(mode="after")
     def _joined_without_skips(self) -> Lstm:

@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elmokit.checkpoint import CARD, CONFIG, VOCABULARY, WEIGHTS, read_bytes, read_json
+from elmokit.checkpoint import CARD, CHARACTERS, CONFIG, VOCABULARY, WEIGHTS, read_bytes, read_json
 from elmokit.errors import DownloadError, FormatError, UnknownModel
+from elmokit.formats import softmax
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 OPTIONS = "options.json"
-# What a model is: our folder, or AllenNLP's two files. Nothing else is fetched or sent, pickles least of all.
+# What a model is: our folder, or AllenNLP's files. Nothing else is fetched or sent, pickles least of all.
 _DESCRIPTIONS = [CONFIG, OPTIONS]
-_FILES = [CONFIG, WEIGHTS, VOCABULARY, CARD, OPTIONS, "*.hdf5"]
+_FILES = [CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD, OPTIONS, "*.hdf5", softmax.WEIGHTS]
 
 _TAGS = "---\nlibrary_name: elmokit\ntags:\n- elmo\n- word-embeddings\n---\n\n"
 

@@ -166,8 +166,8 @@ def _filled(chars_UC: Chars, words: Sequence[Symbols], *, begin: int, end: int) 
 
 
 def _rows(lexicon: Sequence[str]) -> dict[str, int]:
-    """Return symbol -> row; the first row of a symbol that stands twice."""
-    return {symbol: i for i, symbol in reversed(list(enumerate(lexicon)))}
+    """Return symbol -> row; the last row of a symbol that stands twice, as the older tools take it."""
+    return {symbol: i for i, symbol in enumerate(lexicon)}
 
 
 def _check_lexicon(index: dict[str, int], needed: Iterable[str], what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -55,6 +56,9 @@ for _command in (
 
 def main() -> None:
     """Run the command line; what goes wrong here or in the file system is one line on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # letters that a terminal or a pipe lacks are spelled out
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ElmoError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,6 +21,7 @@ from elmokit.cli.options import (
     Weights,
     read_model,
     set_threads,
+    to_json,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def score(
     for scores in reader.score(_sentences(text, tokenize, symbols, column), state=state, batch_size=batch_size):
         forward, backward = (np_bits.round(4).tolist() for np_bits in scores.surprisal())
         row = {"tokens": list(scores.tokens), "forward": forward, "backward": backward, "unknown": scores.unknown}
-        print(json.dumps(row, ensure_ascii=False))
+        print(to_json(row))
 
 
 def substitutes(
@@ -125,7 +125,7 @@ def substitutes(
                 values = {"rank": rank, "substitute": one.word}
                 named = dict(zip(("probability", "forward", "backward"), probabilities, strict=True))
                 if as_json:
-                    print(json.dumps({**here, **values, **named}, ensure_ascii=False))
+                    print(to_json({**here, **values, **named}))
                 else:
                     print(
                         "\t".join([*map(str, (*here.values(), *values.values())), *(f"{p:.6g}" for p in probabilities)])
@@ -155,6 +155,6 @@ def _sentences(text: str, tokenize: bool, symbols: bool, column: str | None) -> 
 def _print_row(as_json: bool, where: dict[str, str | int], found: Perplexity) -> None:
     values = (found.forward, found.backward, found.mean, found.places, found.unknown)
     if as_json:
-        print(json.dumps({**where, **dict(zip(_COLUMNS, values, strict=True))}, ensure_ascii=False))
+        print(to_json({**where, **dict(zip(_COLUMNS, values, strict=True))}))
     else:
         print("\t".join([*map(str, where.values()), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from elmokit.cli.options import MODEL, Head, HeadWords, Weights, notice, read_model
+from elmokit.cli.options import MODEL, Head, HeadWords, Weights, notice, read_model, to_json
 from elmokit.errors import ElmoError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def info(
     """Print what a model is: format, shape, size, and what can be done with it."""
     facts = _facts(read_model(model, weights=weights, softmax=softmax, vocabulary=vocabulary))
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(to_json(facts, indent=2))
         return
     for name, value in facts.items():
         print(f"{name + ':':14}{', '.join(value) if isinstance(value, list) else value}")
@@ -84,7 +83,7 @@ def models(
     if not found:
         raise UnknownModel(f"no published model is of the language {language!r}; expected an ISO 639 code such as de")
     if as_json:
-        print(json.dumps([asdict(model) for model in found], indent=2, ensure_ascii=False))
+        print(to_json([asdict(model) for model in found], indent=2))
         return
     rows = [(m.name, m.language, m.format, _megabytes(m.size), m.licence or "unknown", m.title) for m in found]
     _print_table(("name", "language", "format", "size", "licence", "title"), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -56,6 +57,12 @@ def set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return JSON that standard output can take: other letters than ASCII as they are only where it is UTF-8."""
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    return json.dumps(value, indent=indent, ensure_ascii=encoding not in ("utf-8", "utf8"))
 
 
 def notice(text: str) -> None:

@@ -60,7 +60,7 @@ class Vocabulary:
     """
 
     def __init__(self, filename: _Path, validate_file: bool = False) -> None:
-        self._id_to_word = [word for word in read_vocabulary(filename) if word != "!!!MAXTERMID"]
+        self._id_to_word = read_vocabulary(filename)
         self._word_to_id = {word: number for number, word in enumerate(self._id_to_word)}
         self.bos, self.eos, self.unk = (self._word_to_id.get(mark, -1) for mark in _MARKS)
         if validate_file and -1 in (self.bos, self.eos, self.unk):
@@ -194,6 +194,11 @@ class BidirectionalLanguageModel:
         if (source.config.char_cnn is not None) != use_character_inputs:
             expected = "weights with characters" if use_character_inputs else "embedding_weight_file"
             raise MismatchError(f"use_character_inputs={use_character_inputs} needs {expected}; give it")
+        if use_character_inputs and not isinstance(source.speller(), Utf8Speller):
+            expected = "bilm-tf's batchers spell in UTF-8 bytes; use elmokit.load"
+            raise MismatchError(
+                f"{options_file} is a model that does not read the bytes of words alone, and {expected}"
+            )
         self.network = BiLM.from_arrays(source.config, source.arrays)
         self.variables: dict[str, nn.Parameter] = {}
         self._n_symbols = N_CHARACTERS if use_character_inputs else len(source.arrays["embedding"])

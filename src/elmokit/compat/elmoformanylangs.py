@@ -25,13 +25,18 @@ Vectors = NDArray[np.float32]
 class Embedder:
     """A model folder of ELMoForManyLangs, or any model that elmokit reads, and the state after all text so far.
 
-    `config`: how the package describes the network. `model`: the `Elmo` behind it.
+    `config`: how the package describes the network. `model`: the `Elmo` behind it. `word_lexicon`, `char_lexicon`: the
+    rows of words and characters in its tables, None where it has no such table.
     """
+
+    use_cuda = False
 
     def __init__(self, model_dir: str | Path, batch_size: int = 64) -> None:
         self.model_dir = model_dir
         self.batch_size = batch_size
         self.model, self.config = self.get_model()
+        self.word_lexicon = _rows(self.model.vocabulary if self.model.config.word_dim else None)
+        self.char_lexicon = _rows(self.model.characters)
         self._carry = Carry()
 
     def get_model(self) -> tuple[Elmo, dict[str, Any]]:
@@ -63,6 +68,10 @@ class Embedder:
             layers, _ = self.model.network(_with_padding(make_batch(part, self.model.speller), self.model))
             tops = layers[-1].view(len(part), -1, self.model.dim).numpy()
             yield from (top[1 : len(sentence) + 1].copy() for top, sentence in zip(tops, part, strict=True))
+
+
+def _rows(symbols: Sequence[str] | None) -> dict[str, int] | None:
+    return None if symbols is None else {symbol: row for row, symbol in enumerate(symbols)}
 
 
 def _chosen(vectors: Vectors, output_layer: int) -> Vectors:

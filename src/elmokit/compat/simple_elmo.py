@@ -39,18 +39,27 @@ class ElmoModel:
 
     def load(
         self,
-        path: str | Path,
+        directory: str | Path,
         max_batch_size: int = 32,
         limit: int = 100,  # noqa: ARG002 - words to spell beforehand: here each is spelled when it is met
         full: bool = False,
-    ) -> None:
-        """Read a model folder or archive of any format; `full` asks for a model with its softmax head."""
-        source = formats.read(path)
+    ) -> str:
+        """Read a model folder or archive of any format; `full` asks for a model with its softmax head.
+
+        Returns the sentence that simple_elmo returns.
+        """
+        source = formats.read(directory)
         if full and not head_words(source.arrays):
-            raise MismatchError(f"{path} has no softmax head, which full=True asks for; name a TensorFlow checkpoint")
+            expected = "which full=True asks for; name a TensorFlow checkpoint"
+            raise MismatchError(f"{directory} has no softmax head, {expected}")
         self._elmo = Elmo(source)
         self.batch_size = max_batch_size
         self.vector_size, self.n_layers = self._elmo.dim, self._elmo.n_layers
+        return "The model is now loaded."
+
+    def warmup(self, sess: object, texts: Sequence[Sequence[str]]) -> None:  # noqa: ARG002
+        """Do nothing: each call starts from a fresh state, which it warms by itself; there is no session to keep it."""
+        self._loaded()
 
     def get_elmo_vectors(
         self,

@@ -9,10 +9,9 @@ Axes: B sentences of a call, T places of the longest, P width of a direction, D 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +28,24 @@ Signature: TypeAlias = Literal["default", "tokens"]
 Inputs: TypeAlias = Mapping[str, object] | Sequence[str] | NDArray[np.str_]
 
 _ADDRESS = re.compile(r"https?://tfhub\.dev/google/elmo/(\d)/?")
+
+
+class InputInfo(NamedTuple):
+    """What a signature takes under a name: a type by its name in TensorFlow, and a shape, None for any length."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    is_sparse: bool = False
+
+    def get_shape(self) -> tuple[int | None, ...]:
+        """Return the shape."""
+        return self.shape
+
+
+_INPUTS: dict[str, dict[str, InputInfo]] = {
+    "default": {"strings": InputInfo("string", (None,))},
+    "tokens": {"tokens": InputInfo("string", (None, None)), "sequence_len": InputInfo("int32", (None,))},
+}
 
 
 class Module:
@@ -68,18 +85,27 @@ class Module:
         outputs = self._outputs(inputs, signature or "default")
         return outputs if as_dict else outputs["default"]
 
+    def get_signature_names(self) -> list[str]:
+        """Return the names of the signatures."""
+        return list(_INPUTS)
+
+    def get_input_info_dict(self, signature: Signature | None = None) -> dict[str, InputInfo]:
+        """Return name -> type and shape of what a signature takes."""
+        return dict(_INPUTS[_known(signature or "default")])
+
     @property
-    def signatures(self) -> dict[str, partial[dict[str, Array]]]:
-        """The two signatures as functions of their inputs, as a loaded SavedModel has them."""
-        return {"default": partial(self._outputs, signature="default"), "tokens": partial(self._tokens)}
+    def signatures(self) -> dict[str, Callable[..., dict[str, Array]]]:
+        """The two signatures as functions of their inputs, by name too, as a loaded SavedModel has them."""
+        return {"default": self._default, "tokens": self._tokens}
+
+    def _default(self, strings: Inputs) -> dict[str, Array]:
+        return self._outputs(strings, "default")
 
     def _tokens(self, tokens: object, sequence_len: object) -> dict[str, Array]:
         return self._outputs({"tokens": tokens, "sequence_len": sequence_len}, "tokens")
 
     def _outputs(self, inputs: Inputs, signature: Signature) -> dict[str, Array]:
-        if signature not in self._states:
-            raise MismatchError(f"signature: expected 'default' or 'tokens', found {signature!r}")
-        sentences, T = _of_strings(inputs) if signature == "default" else _of_tokens(inputs)
+        sentences, T = _of_strings(inputs) if _known(signature) == "default" else _of_tokens(inputs)
         if not sentences:
             raise MismatchError("inputs: expected at least one sentence, found none")
         state = self._states[signature]
@@ -106,6 +132,12 @@ class Module:
 def load(handle: str | Path) -> Module:
     """Open a module as `hub.load` of TensorFlow 2: use its `signatures`."""
     return Module(handle)
+
+
+def _known(signature: Signature) -> Signature:
+    if signature not in _INPUTS:
+        raise MismatchError(f"signature: expected 'default' or 'tokens', found {signature!r}")
+    return signature
 
 
 def _of_strings(inputs: Inputs) -> tuple[list[list[str]], int]:

@@ -22,7 +22,7 @@ from elmokit.checkpoint import (
 from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
-from elmokit.formats.files import Files, Outermost, open_files
+from elmokit.formats.files import Files, by_folder, one_place, open_files
 
 # Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
 _FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
@@ -54,7 +54,8 @@ def read(
         return _with_words(found, vocabulary) if vocabulary and not weights else found
     if not vocabulary:
         raise MismatchError(f"the head {softmax} needs the list of its words; name it as the vocabulary")
-    return head.attach(found, softmax, read_vocabulary(vocabulary), where=str(softmax))
+    arrays = head.read(softmax, found.config, where=str(softmax))
+    return head.attach(found, arrays, read_vocabulary(vocabulary), where=str(softmax))
 
 
 def _with_words(found: Checkpoint, vocabulary: str | Path) -> Checkpoint:
@@ -68,15 +69,24 @@ def _with_words(found: Checkpoint, vocabulary: str | Path) -> Checkpoint:
 
 def read_files(files: Files) -> Checkpoint:
     """Read the model that these files are: one of the outermost files, or else one in a folder inside."""
-    for view in (Outermost(files), files):
-        for format in _FORMATS:
-            if format.recognises(view):
-                return format.read(files)
+    parts = by_folder(files)
+    format = _recognised(parts.pop(""))
+    if format is None:
+        inside = {folder: known for folder, part in parts.items() if (known := _recognised(part))}
+        if len(set(inside.values())) > 1:  # of one format it finds out by itself which is meant
+            one_place(list(inside), where=files.where)
+        format = _recognised(files)
+    if format is not None:
+        return format.read(files)
     found = ", ".join(sorted(files.sizes)[:8])[:300] or "nothing"
     raise FormatError(
         f"{files.where} holds no model: expected {CONFIG} with {WEIGHTS}, {allennlp.OPTIONS} with an HDF5 file or a "
         f"TensorFlow checkpoint, or another of the formats that docs/checkpoints.md describes; found {found}"
     )
+
+
+def _recognised(files: Files) -> ModuleType | None:
+    return next((format for format in _FORMATS if format.recognises(files)), None)
 
 
 def lost_in(checkpoint: Checkpoint, to: Target) -> list[str]:
@@ -91,7 +101,7 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
     cannot hold.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.is_dir() or any(path.name != _SCRATCH for path in target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder; choose another place")
     if to != "elmokit" and target.suffix == ".zip":
         raise MismatchError(f"{target}: only our own format is written as one file; name a folder")
@@ -107,10 +117,17 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
             _FOREIGN[to].write(checkpoint, folder)
 
 
+_SCRATCH = ".elmokit.part"
+
+
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` to write to, whose files come to `target` when all are whole."""
-    folder = target.resolve().with_name(f".{target.resolve().name}.part")
+    """Give a folder to write to, whose files come to `target` when all are whole.
+
+    It is inside `target` where that exists, which may be a mount or in a folder that is not ours, or else beside it.
+    """
+    beside = target.resolve().with_name(f".{target.resolve().name}.part")
+    folder = target / _SCRATCH if target.is_dir() else beside
     try:
         shutil.rmtree(folder, ignore_errors=True)  # what a process left that was killed
         yield folder

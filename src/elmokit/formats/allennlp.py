@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +20,6 @@ from elmokit.checkpoint import (
     check_vocabulary,
     network_shapes,
     parse_config,
-    parse_vocabulary,
     read_bytes,
     read_json,
     read_vocabulary,
@@ -32,6 +32,7 @@ from elmokit.formats import softmax
 from elmokit.formats.files import Files, outermost
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
 from elmokit.formats.rules import Rule, check, left_out, reshaped, stacked, to_ours, to_theirs
+from elmokit.formats.vocabulary import find_vocabulary
 
 OPTIONS, WEIGHTS, VOCABULARY = "options.json", "weights.hdf5", "vocab.txt"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -53,19 +54,25 @@ def recognises(files: Files) -> bool:
 def read(files: Files) -> Checkpoint:
     """Read the one model of a folder or archive, under whatever names its files have.
 
-    The vocabulary (`vocab*.txt`) is read where words come from a table or a softmax head is there, in its own file.
+    The vocabulary (`*vocab*.txt`) is read where words come from a table or a softmax head is there, in its own file.
     """
     options, (weights, head) = _one_options(files), _weights_and_head(files)
     config = parse_options(files.read(options), where=files.named(options))
-    words = None if config.char_cnn and not head else _vocabulary_among(files)
     with files.open(weights) as file:
-        found = read_weights(file, config, words=None if config.char_cnn else words, where=files.named(weights))
-    if not head:
-        return found
+        found = read_weights(file, config, words=None, where=files.named(weights))
+    if config.char_cnn is None:
+        found = replace(found, vocabulary=find_vocabulary(files, len(found.arrays["embedding"])))
+    return _with_head(found, head, files) if head else found
+
+
+def _with_head(found: Checkpoint, head: str, files: Files) -> Checkpoint:
+    """Give a model the head of a file, and its words."""
+    with files.open(head) as file:
+        arrays = softmax.read(file, found.config, where=files.named(head))
+    words = find_vocabulary(files, len(arrays["softmax.bias"]))
     if words is None:
         raise FormatError(f"{files.named(head)} is a softmax head without its words; put {VOCABULARY} beside it")
-    with files.open(head) as file:
-        return softmax.attach(found, file, words, where=files.named(head))
+    return softmax.attach(found, arrays, words, where=files.named(head))
 
 
 def read_pair(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
@@ -200,11 +207,6 @@ def _groups(files: Files, name: str) -> set[str]:
     with suppress(FormatError), files.open(name) as content, open_hdf5(content, where=name) as file:
         return set(file)
     return set()
-
-
-def _vocabulary_among(files: Files) -> tuple[str, ...] | None:
-    found = outermost(files.find(VOCABULARY) or files.find("vocab*.txt"))
-    return parse_vocabulary(files.read(found[0]), where=files.named(found[0])) if found else None
 
 
 def _only(names: list[str], expected: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from elmokit.checkpoint import Arrays, CharCNN, Checkpoint, Config, Embedding, Lstm, Shape, parse_config, read_json
 from elmokit.errors import FormatError
 from elmokit.formats import allennlp
-from elmokit.formats.files import Files, outermost
+from elmokit.formats.files import Files, one_place, outermost
 from elmokit.formats.rules import Array, Rule, check, stacked, to_ours
 from elmokit.formats.torch_pickle import read_state_dict
 from elmokit.formats.torch_rules import (
@@ -40,7 +40,7 @@ def recognises(files: Files) -> bool:
 
 def read(files: Files) -> Checkpoint:
     """Read the one ELMo inside, with its trained mixes."""
-    name = outermost(files.find(WEIGHTS))[0]
+    name = one_place(outermost(files.find(WEIGHTS)), where=files.where)
     where = files.named(name)
     with files.open(name) as file:
         state = read_state_dict(file, size=files.sizes[name], where=where)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from elmokit.checkpoint import (
     Shape,
     check_arrays,
     check_vocabulary,
-    parse_vocabulary,
     replace_file,
     write_vocabulary,
     written_folder,
@@ -32,10 +29,10 @@ from elmokit.checkpoint import (
 from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import allennlp
 from elmokit.formats.bundle_writer import write_bundle
-from elmokit.formats.files import Files, outermost
+from elmokit.formats.files import Files, one_place, outermost
 from elmokit.formats.rules import Rule, check, left_out, to_ours, to_theirs
 from elmokit.formats.tensor_bundle import find_indexes, open_bundle, read_index
-from elmokit.text import BEGIN_SENTENCE, END_SENTENCE, UNKNOWN
+from elmokit.formats.vocabulary import find_vocabulary
 
 # What training keeps beside the network: counters, and the slots of Adagrad under the name of each variable.
 _COUNTERS, _SLOT = frozenset(("global_step", "train_perplexity")), "/Adagrad"
@@ -44,8 +41,6 @@ _HEADS = {"softmax.weight": _HEAD_WEIGHT, "softmax.bias": _HEAD_BIAS}
 _ONE_LAYER = "lm/RNN_0/rnn/lstm_cell/kernel"  # where there is one layer, it has no number
 
 _MAX_NOTE = 1 << 20
-# Bytes of a vocabulary: on average for each word, and in all.
-_MAX_WORD, _MAX_VOCABULARY = 256, 1 << 27
 
 
 def recognises(files: Files) -> bool:
@@ -68,7 +63,8 @@ def read(files: Files) -> Checkpoint:
     if config.char_cnn is None and _HEAD_BIAS in shapes and _HEAD_WEIGHT not in shapes:
         arrays["softmax.weight"] = arrays["embedding"]  # the option share_embedding_softmax
     check_arrays({name: array.shape for name, array in arrays.items()}, config, where=where)
-    words = _find_vocabulary(files, arrays)
+    rows = next((len(arrays[name]) for name in ("softmax.bias", "embedding") if name in arrays), 0)
+    words = find_vocabulary(files, rows) if rows else None
     check_vocabulary(words, arrays, where=f"{where}: the vocabulary")
     return Checkpoint(config, arrays, words, source="bilm-tf, TensorFlow checkpoint")
 
@@ -90,19 +86,22 @@ _TRAINING = {
 def write(checkpoint: Checkpoint, folder: str | Path) -> None:
     """Write options.json, model.ckpt-0.*, `checkpoint` and vocab.txt, which bilm-tf's `dump_weights` and `test` read.
 
-    Raises `MismatchError` for a network that bilm-tf does not have.
+    Raises `MismatchError` for a network that bilm-tf does not have, and for a model without a softmax head.
     """
     if later := checkpoint.config.later_options:
         raise MismatchError(f"bilm-tf has no network like this one (options {', '.join(later)}); write our own format")
-    arrays = _without_adaptive_head(checkpoint.arrays)
+    if "softmax.bias" not in checkpoint.arrays:
+        found = "an adaptive one" if "softmax.head.bias" in checkpoint.arrays else "none"
+        expected = "expected a softmax head, which bilm-tf restores with the network"
+        raise MismatchError(f"a TensorFlow checkpoint of bilm-tf: {expected}, found {found}; write the allennlp format")
+    arrays = dict(checkpoint.arrays)
     options: dict[str, Any] = {**checkpoint.config.model_dump(exclude_none=True), **_TRAINING}
     if cnn := options.get("char_cnn"):
         cnn["n_characters"] = 261  # as training counts them
     if _is_shared(arrays, checkpoint.config):
         options["share_embedding_softmax"] = True
         del arrays["softmax.weight"]
-    if rows := [len(arrays[name]) for name in ("softmax.bias", "embedding") if name in arrays]:
-        options["n_tokens_vocab"] = rows[0]
+    options["n_tokens_vocab"] = len(arrays["softmax.bias"])
     one_layer = checkpoint.config.lstm.n_layers == 1
     shapes = dict.fromkeys([_ONE_LAYER] * one_layer + [_HEADS[name] for name in _HEADS if name in arrays], ())
     bundle = write_bundle(to_theirs(rules(checkpoint.config, shapes), arrays), _PREFIX)
@@ -110,7 +109,7 @@ def write(checkpoint: Checkpoint, folder: str | Path) -> None:
         for name, content in bundle.items():
             replace_file(folder / name, content)
         replace_file(folder / "checkpoint", f'model_checkpoint_path: "{_PREFIX}"\n'.encode())
-        if checkpoint.vocabulary is not None and rows:
+        if checkpoint.vocabulary is not None:
             write_vocabulary(checkpoint.vocabulary, folder / allennlp.VOCABULARY)
         replace_file(folder / allennlp.OPTIONS, json.dumps(options).encode())
 
@@ -120,15 +119,9 @@ def lost_in(checkpoint: Checkpoint) -> list[str]:
     return left_out(checkpoint, head=True, vocabulary=allennlp.needs_vocabulary(checkpoint))
 
 
-def _without_adaptive_head(arrays: Arrays) -> Arrays:
-    return {name: array for name, array in arrays.items() if not name.startswith(("softmax.head.", "softmax.tail."))}
-
-
 def _is_shared(arrays: Arrays, config: Config) -> bool:
     """Tell whether the head is the table of words, as with the option share_embedding_softmax."""
-    if config.char_cnn is not None or "softmax.weight" not in arrays:
-        return False
-    return np.array_equal(arrays["softmax.weight"], arrays["embedding"])
+    return config.char_cnn is None and np.array_equal(arrays["softmax.weight"], arrays["embedding"])
 
 
 # ---------------------------------------------------------------- which checkpoint
@@ -146,10 +139,14 @@ def _is_ours(files: Files, index: str) -> bool:
 
 
 def _choose_index(files: Files) -> str:
-    """Return the only index, or else the one that a file `checkpoint` names, or else that of the last step."""
-    found = _our_indexes(files)
+    """Return the outermost index; of several that which a file `checkpoint` names, or else that of the last step.
+
+    Raises `FormatError` where they are in several folders.
+    """
+    found = outermost(_our_indexes(files))
     if not found:
         raise FormatError(f"{files.where}: expected a TensorFlow checkpoint of bilm-tf (.index, .data-*), found none")
+    one_place([index.rpartition("/")[0] + "/" for index in found], where=files.where)
     latest = {name for note in files.find("checkpoint") for name in _named_in(files, note)}
     return max([index for index in found if index in latest] or found, key=_step)
 
@@ -182,45 +179,6 @@ def _read_options(files: Files) -> Config:
     config = allennlp.parse_options(files.read(found[0], limit=_MAX_NOTE), where=files.named(found[0]))
     cnn = config.char_cnn and config.char_cnn.model_copy(update={"n_characters": 262})
     return config.model_copy(update={"char_cnn": cnn})
-
-
-# ---------------------------------------------------------------- vocabulary
-
-
-def _find_vocabulary(files: Files, arrays: Arrays) -> tuple[str, ...] | None:
-    """Return the words of the file vocab*.txt, or else of any text file, that lists one for each row.
-
-    Raises `FormatError` where files are named so and none fits, or several that differ do.
-    """
-    rows = next((len(arrays[name]) for name in ("softmax.bias", "embedding") if name in arrays), 0)
-    if not rows:
-        return None
-    named = files.find("*vocab*.txt", "*vocab*.txt.gz")
-    fitting = {words: name for name in named if (words := _words(files, name, rows))}
-    if not named:
-        # Any text may have as many lines, but not these words among them.
-        marks = {BEGIN_SENTENCE, END_SENTENCE, UNKNOWN}
-        others = {words: name for name in files.find("*.txt", "*.txt.gz") if (words := _words(files, name, rows))}
-        fitting = {words: name for words, name in others.items() if marks <= set(words)}
-    if len(fitting) > 1 or (named and not fitting):
-        names = list(fitting.values()) or named
-        raise FormatError(f"{files.where}: expected one vocabulary of {rows:,} words, a row each; found {names}"[:500])
-    return next(iter(fitting), None)
-
-
-def _words(files: Files, name: str, rows: int) -> tuple[str, ...] | None:
-    """Return the words of a file, packed or not, or None where it does not list as many as there are rows."""
-    limit = min(_MAX_WORD * rows, _MAX_VOCABULARY)
-    if files.sizes[name] > limit:
-        return None
-    content = files.read(name)
-    with suppress(FormatError, zlib.error):
-        if name.endswith(".gz"):
-            content = zlib.decompressobj(wbits=31).decompress(content, limit)
-        if content.count(b"\n") in (rows, rows - 1):
-            words = parse_vocabulary(content, where=name)
-            return words if len(words) == rows else None
-    return None
 
 
 # ---------------------------------------------------------------- the table

@@ -6,8 +6,6 @@ links are not followed, and what claims to be far larger than the archive is ref
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import shutil
 import tarfile
@@ -15,13 +13,17 @@ import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO, TypeVar
 
+from elmokit.checkpoint import CONFIG
 from elmokit.errors import FormatError, UnknownModel
+from elmokit.formats.unpacking import unpacked
+
+Item = TypeVar("Item")
 
 # A member may be compressed, but weights are noise; small files and nearly empty weights shrink further.
 _MAX_EXPANSION, _MIN_LIMIT = 4, 1 << 24
@@ -77,8 +79,25 @@ def outermost(names: list[str]) -> list[str]:
     return [name for name in names if name.count("/") == depth]
 
 
+def by_folder(files: Files) -> dict[str, Part]:
+    """Return the files by the outermost folder they are in: "" for those in none, or a name that ends in "/"."""
+    sizes: dict[str, dict[str, int]] = {"": {}}
+    for name, size in files.sizes.items():
+        folder, slash, _ = name.partition("/")
+        sizes.setdefault(f"{folder}/" if slash else "", {})[name] = size
+    return {folder: Part(files, part) for folder, part in sizes.items()}
+
+
+def one_place(places: list[str], *, where: str) -> str:
+    """Return the only one of the places, folders or files inside, that hold a model; `FormatError` names several."""
+    found = list(dict.fromkeys(places))
+    if len(found) != 1:
+        raise FormatError(f"{where} holds several models: {', '.join(found)[:300]}; name the one that is meant")
+    return found[0]
+
+
 class Folder(Files):
-    """The files of a folder and of the folders in it; with `named` not those of the same kind as that file of it."""
+    """The files of a folder and of the folders in it; with `named` not those of other models than that file's."""
 
     def __init__(self, folder: Path, *, named: str | None = None) -> None:
         super().__init__(str(folder / named if named else folder), folder=folder)
@@ -88,12 +107,13 @@ class Folder(Files):
     def sizes(self) -> dict[str, int]:
         """See `Files.sizes`."""
         paths: dict[str, int] = {}
-        for path in _walk(self.root, _MAX_DEPTH):
-            if len(paths) == _MAX_FILES:
-                raise FormatError(f"{self.where} holds more than {_MAX_FILES:,} files; name the model's own folder")
-            name = path.relative_to(self.root).as_posix()
-            if self._named in (None, name) or _kind(name) != _kind(str(self._named)):
-                paths[name] = path.stat().st_size
+        try:
+            for path in _counted(_walk(self.root, _MAX_DEPTH), self.where):
+                name = path.relative_to(self.root).as_posix()
+                if self._named in (None, name) or not _is_rival(name, str(self._named)):
+                    paths[name] = path.stat().st_size
+        except OSError as error:
+            raise FormatError(f"{self.root} cannot be listed ({error.strerror}); check the path") from None
         return paths
 
     @contextmanager
@@ -111,17 +131,17 @@ class Folder(Files):
         return str(self.root / name)
 
 
-class Outermost(Files):
-    """Those of other files that are in no folder inside."""
+class Part(Files):
+    """Some of other files, with their sizes, under the names they have there."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, sizes: dict[str, int]) -> None:
         super().__init__(files.where, folder=files.folder)
-        self.files = files
+        self.files, self._sizes = files, sizes
 
-    @cached_property
+    @property
     def sizes(self) -> dict[str, int]:
         """See `Files.sizes`."""
-        return {name: size for name, size in self.files.sizes.items() if "/" not in name}
+        return self._sizes
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
         """See `Files.open`."""
@@ -132,21 +152,34 @@ class Outermost(Files):
         return self.files.named(name)
 
 
-def _kind(name: str) -> str:
-    ending = PurePosixPath(name).suffix
-    return "weights" if ending in _WEIGHTS else ending
+def _is_rival(name: str, named: str) -> bool:
+    """Tell whether a file would be taken for part of another model than that whose file is named."""
+    ending, kind = PurePosixPath(name).suffix, PurePosixPath(named).suffix
+    if kind == ".pkl":  # ELMoForManyLangs has two of them
+        return ending in _WEIGHTS - {kind}
+    if kind in _WEIGHTS:
+        return ending in _WEIGHTS
+    if named == CONFIG:  # of our format, of ELMoForManyLangs with another JSON file, of an archive of AllenNLP
+        return ending == ".index"
+    return ending == ".safetensors" or (ending == kind and name != CONFIG)
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise FormatError(f"{folder} cannot be listed ({error.strerror}); check the path") from None
-    for entry in entries:
+    """Yield the files of a folder and, as far as they can be listed, of those in it; raises `OSError`."""
+    for entry in sorted(folder.iterdir()):
         if entry.is_file():
             yield entry
         elif entry.is_dir() and depth > 1:
-            yield from _walk(entry, depth - 1)
+            with suppress(OSError):
+                yield from _walk(entry, depth - 1)
+
+
+def _counted(members: Iterable[Item], where: str) -> Iterator[Item]:
+    """Yield the members of a folder or archive, or raise `FormatError` where there are more than any model has."""
+    for n, member in enumerate(members):
+        if n == _MAX_FILES:
+            raise FormatError(f"{where} holds more than {_MAX_FILES:,} files; name the model's own folder or archive")
+        yield member
 
 
 class _Archive(Files):
@@ -187,7 +220,7 @@ class ZipArchive(_Archive):
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self.archive, self.limit = archive, _expansion_limit(path)
         # A folder's name ends in a slash; `is_dir` fails for a name that is empty.
-        files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        files = [info for info in _counted(archive.infolist(), str(path)) if not info.filename.endswith("/")]
         super().__init__(path, {info.filename: info.file_size for info in files})
 
     def _stream(self, name: str) -> AbstractContextManager[IO[bytes]]:
@@ -205,7 +238,8 @@ class TarArchive(_Archive):
     """The files of a tar that is not compressed; links and devices are left out."""
 
     def __init__(self, archive: tarfile.TarFile, path: Path) -> None:
-        self.members = {info.name: info for info in archive if info.isreg() and not info.issparse()}
+        members = _counted(archive, str(path))
+        self.members = {info.name: info for info in members if info.isreg() and not info.issparse()}
         self.archive = archive
         super().__init__(path, {name: info.size for name, info in self.members.items()})
 
@@ -236,7 +270,11 @@ def open_files(path: str | Path) -> Iterator[Files]:
     """
     path = Path(path)
     index = Path(f"{path}.index")
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long, a folder above that may not be looked into
+        raise UnknownModel(f"there is no model at {str(path)[:200]} ({error.strerror}); check the path") from None
+    if is_folder:
         yield Folder(path)
     elif index.is_file() or (path.is_file() and (path.suffix in _WEIGHTS or path.suffix == ".json")):
         yield Folder(path.parent, named=(index if index.is_file() else path).name)
@@ -270,11 +308,6 @@ _BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError, OSError,
 )  # fmt: skip
-_PACKERS: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
 
 
 @contextmanager
@@ -282,16 +315,16 @@ def _plain_tar(path: Path) -> Iterator[BinaryIO]:
     """Open a tar, unpacked to a nameless temporary file if it is compressed: members are read in any order."""
     with path.open("rb") as file:
         start = file.read(512)
-    opener = next((opener for mark, opener in _PACKERS.items() if start.startswith(mark)), None)
-    if opener is None and start[257:262] != b"ustar":
+    blocks = unpacked(path, start)
+    if blocks is None and start[257:262] != b"ustar":
         raise FormatError(f"{path} is neither a model folder nor an archive (.zip, .tar.gz); name the model's folder")
-    if opener is None:
+    if blocks is None:
         with path.open("rb") as file:
             yield file
         return
     limit = _expansion_limit(path)
-    with opener(path) as packed, tempfile.TemporaryFile() as file:
-        while block := packed.read(1 << 20):
+    with tempfile.TemporaryFile() as file:
+        for block in blocks:
             if file.tell() + len(block) > limit:
                 raise FormatError(f"{path} unpacks to more than {limit:,} bytes, expected a model; it is not read")
             file.write(block)

@@ -22,6 +22,8 @@ _MAX_EXPANSION = 4
 @contextmanager
 def open_hdf5(source: str | Path | BinaryIO, *, where: str) -> Iterator[h5py.File]:
     """Open an HDF5 file; what HDF5 says about a broken one becomes a `FormatError`, while reading too."""
+    if isinstance(source, str | Path):
+        _check_readable(Path(source), where)
     try:
         with h5py.File(source, "r") as file:
             yield file
@@ -30,6 +32,13 @@ def open_hdf5(source: str | Path | BinaryIO, *, where: str) -> Iterator[h5py.Fil
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split("(", 1)[-1].rstrip(")'").split())[:120]
         raise FormatError(f"{where} is not a whole HDF5 file ({reason}); copy or fetch it again") from None
+
+
+def _check_readable(path: Path, where: str) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise FormatError(f"{where} cannot be read ({error.strerror}); check the path") from None
 
 
 def dataset_shapes(file: h5py.File, *, where: str) -> dict[str, Shape]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from elmokit.checkpoint import Arrays, Checkpoint, read_json, replace_file, written_folder
 from elmokit.config import Config, parse_config
 from elmokit.errors import FormatError, MismatchError
-from elmokit.formats.files import Files
+from elmokit.formats.files import Files, one_place, outermost
 from elmokit.formats.rules import Rule, check, left_out, to_ours, to_theirs
 from elmokit.formats.torch_pickle import packed_state_dict, read_state_dict
 from elmokit.formats.torch_rules import (
@@ -59,13 +60,12 @@ Lexicon = dict[str, int]
 
 def recognises(files: Files) -> bool:
     """Tell by content whether a model of this format is here."""
-    return _top(files) is not None
+    return bool(_tops(files))
 
 
 def read(files: Files) -> Checkpoint:
     """Read the model; `recognises` must have said yes."""
-    top = _top(files)
-    assert top is not None
+    top = one_place(_tops(files), where=files.where)
     description, where = _description(files, top)
     encoder, embedder = (_part(description, name, where=where) for name in ("encoder", "token_embedder"))
     words = _lexicon(files, top + _WORDS, [*_MARKS, PAD]) if embedder.get("word_dim") else {}
@@ -117,13 +117,10 @@ def _read(files: Files, name: str, rules: Sequence[Rule]) -> Arrays:
 # ---------------------------------------------------------------- which files, and what they say
 
 
-def _top(files: Files) -> str | None:
-    """Return the folder inside, "" or ending in "/", that holds a model of this format."""
-    for name in files.find(_OPTIONS):
-        top = name.removesuffix(_OPTIONS)
-        if {top + _EMBEDDER, top + _ENCODER} <= files.sizes.keys() and _config_path(files, name):
-            return top
-    return None
+def _tops(files: Files) -> list[str]:
+    """Return the outermost folders, "" or ending in "/", that hold a model of this format."""
+    tops = [name.removesuffix(_OPTIONS) for name in files.find(_OPTIONS) if _config_path(files, name)]
+    return outermost([top for top in tops if {top + _EMBEDDER, top + _ENCODER} <= files.sizes.keys()])
 
 
 def _config_path(files: Files, name: str) -> str | None:
@@ -264,6 +261,11 @@ def _entry(line: str, *, where: str) -> tuple[str, int]:
 
 def _lines(symbols: Sequence[str], *, where: str) -> bytes:
     """Return a lexicon as it is written: a symbol, a tab, its row."""
+    symbol, count = next(iter(Counter(symbols).most_common(1)), ("", 0))
+    if count > 1:
+        raise MismatchError(
+            f"{where} of ELMoForManyLangs holds a symbol once, found {symbol!r} {count} times; rename them"
+        )
     for symbol in symbols:
         if symbol != _WHITE_SPACE and ("\t" in symbol or [symbol.strip()] != symbol.splitlines(keepends=True)):
             raise MismatchError(f"{where} of ELMoForManyLangs cannot hold {symbol!r}: white space ends what it holds")

@@ -21,7 +21,7 @@ from elmokit.checkpoint import (
     written_folder,
 )
 from elmokit.errors import FormatError
-from elmokit.formats.files import Files, outermost
+from elmokit.formats.files import Files, one_place, outermost
 
 # The only names under which members of an archive are ever unpacked.
 _NAMES = (CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD)
@@ -34,10 +34,7 @@ def recognises(files: Files) -> bool:
 
 def read(files: Files) -> Checkpoint:
     """Read the model; `recognises` must have said yes."""
-    tops = _tops(files)
-    if len(tops) != 1:
-        raise FormatError(f"{files.where} holds several models: {', '.join(tops)[:300]}; name the one that is meant")
-    top = tops[0]
+    top = one_place(_tops(files), where=files.where)
     if files.folder is not None:
         return read_native(files.folder / top)
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import h5py
 
-from elmokit.checkpoint import Checkpoint, check_vocabulary
+from elmokit.checkpoint import Arrays, Checkpoint, Config, check_vocabulary
 from elmokit.errors import MismatchError
 from elmokit.formats.hdf5 import dataset_shapes, open_hdf5, read_float32
 from elmokit.formats.rules import Rule, check, to_ours, to_theirs
@@ -18,16 +18,23 @@ from elmokit.formats.rules import Rule, check, to_ours, to_theirs
 WEIGHTS = "softmax.h5"
 
 
-def attach(checkpoint: Checkpoint, softmax: str | Path | BinaryIO, words: tuple[str, ...], *, where: str) -> Checkpoint:
-    """Return the model with the head of an HDF5 file, one row for each of `words`, in place of any it has.
+def read(softmax: str | Path | BinaryIO, config: Config, *, where: str) -> Arrays:
+    """Read the head in an HDF5 file, named or open, for a model of this configuration.
 
-    Raises `FormatError` for a file that is not of this format or has other rows than there are words, `MismatchError`
-    for a model whose words come from a table of others. `where` names the file in errors.
+    Raises `FormatError`, which names `where`, for a file that is not of this format.
     """
-    table = _rules(checkpoint.config.lstm.projection_dim)
+    table = _rules(config.lstm.projection_dim)
     with open_hdf5(softmax, where=where) as file:
         check(table, dataset_shapes(file, where=where), where=where)
-        head = to_ours(table, lambda name: read_float32(file, name))
+        return to_ours(table, lambda name: read_float32(file, name))
+
+
+def attach(checkpoint: Checkpoint, head: Arrays, words: tuple[str, ...], *, where: str) -> Checkpoint:
+    """Return the model with a head, one row for each of `words`, in place of any it has.
+
+    Raises `FormatError` for a head that has other rows than there are words, `MismatchError` for a model whose words
+    come from a table of others. `where` names the head's file in errors.
+    """
     for part in head.values():
         check_vocabulary(words, {"softmax.bias": part}, where=f"the vocabulary of {where}")
     if checkpoint.config.char_cnn is None and checkpoint.vocabulary != words:

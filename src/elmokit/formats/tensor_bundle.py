@@ -110,6 +110,10 @@ class Bundle:
 
     def _joined(self, name: str, entry: Entry, where: str) -> Array:
         """Read a tensor that is stored in slices, which must cover it without overlapping."""
+        # Each slice has its own bytes, so that together they are no larger than the data files; one named over and
+        # over would be as large as the index cares to say.
+        if len(set(entry.slices)) < len(entry.slices):
+            raise FormatError(f"{where}: its slices overlap; copy or fetch the file again")
         parts = [_locate(name, entry, extents, entries=self.index.entries, where=where) for extents in entry.slices]
         if sum(math.prod(part.shape) for _, part in parts) != math.prod(entry.shape):
             raise FormatError(f"{where}: its slices together are not as large as its shape {_short(entry.shape)}")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from elmokit.checkpoint import Checkpoint, Config, Shape, check_arrays, parse_config
 from elmokit.errors import FormatError
 from elmokit.formats import allennlp
-from elmokit.formats.files import Files
+from elmokit.formats.files import Files, one_place, outermost
 from elmokit.formats.rules import Array, Rule, check, to_ours
 from elmokit.formats.tensor_bundle import find_indexes, open_bundle, read_index
 from elmokit.text import N_CHARACTERS
@@ -27,7 +27,7 @@ _SCALING = ("aggregation/scaling", "aggregation/elmo_output_ELMo_gamma")
 # The state that a module carries from batch to batch, once for each of its two signatures.
 _STATE = re.compile(r"bilm(_\d+)?/Variable(_\d+)?")
 
-_MAX_GRAPH = 1 << 27
+_GRAPH, _MAX_GRAPH = "saved_model.pb", 1 << 27
 
 
 def recognises(files: Files) -> bool:
@@ -37,13 +37,14 @@ def recognises(files: Files) -> bool:
 
 def read(files: Files) -> Checkpoint:
     """Read the network and the weights of its layers; the LSTM state that was exported with it is left out."""
-    found = _our_indexes(files)
-    if len(found) != 1:
-        raise FormatError(f"{files.where}: expected one module of ELMo (variables/variables.index), found {len(found)}")
-    where = files.named(found[0])
-    with open_bundle(files, found[0]) as bundle:
+    found = outermost(_our_indexes(files))
+    if not found:
+        raise FormatError(f"{files.where}: expected a module of ELMo (variables/variables.index), found none")
+    index = one_place(found, where=files.where)
+    where = files.named(index)
+    with open_bundle(files, index) as bundle:
         shapes = {name: shape for name, shape in bundle.index.shapes.items() if not _STATE.fullmatch(name)}
-        config = parse_config(_options(shapes, _activation(files), where=where), where=where)
+        config = parse_config(_options(shapes, _activation(files, index), where=where), where=where)
         table = rules(config, shapes)
         check(table, shapes, where=where)
         arrays = to_ours(table, bundle.read_float32)
@@ -65,10 +66,11 @@ def _is_ours(files: Files, index: str) -> bool:
 # ---------------------------------------------------------------- the shape
 
 
-def _activation(files: Files) -> str:
+def _activation(files: Files, index: str) -> str:
     """Return what filters end in, by the name that TensorFlow gave to the operation; relu where there is no graph."""
-    graphs = files.find("saved_model.pb")
-    return "tanh" if any(b"bilm/CNN/Tanh" in files.read(name, limit=_MAX_GRAPH) for name in graphs) else "relu"
+    # The graph of this module, not that of one in another folder: it is in a folder above the variables.
+    graphs = [name for name in files.find(_GRAPH) if index.startswith(name.removesuffix(_GRAPH))]
+    return "tanh" if any(b"bilm/CNN/Tanh" in files.read(name, limit=_MAX_GRAPH) for name in graphs[-1:]) else "relu"
 
 
 def _options(shapes: Mapping[str, Shape], activation: str, *, where: str) -> dict[str, object]:

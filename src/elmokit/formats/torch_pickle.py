@@ -7,6 +7,7 @@ may use but the few instructions and names that a state dict needs, and every st
 from __future__ import annotations
 
 import shutil
+import tarfile
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -21,7 +22,11 @@ from numpy.typing import NDArray
 
 from elmokit.errors import FormatError
 
-_ITEM_SIZES = {"torch FloatStorage": 4, "torch DoubleStorage": 8, "torch HalfStorage": 2, "torch BFloat16Storage": 2}
+_ITEM_SIZES = {
+    "torch FloatStorage": 4, "torch DoubleStorage": 8, "torch HalfStorage": 2, "torch BFloat16Storage": 2,
+    "torch LongStorage": 8, "torch IntStorage": 4, "torch ShortStorage": 2, "torch CharStorage": 1,
+    "torch ByteStorage": 1, "torch BoolStorage": 1,
+}  # fmt: skip
 _NAMES = {"collections OrderedDict", "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2", *_ITEM_SIZES}
 # A description of tensors, without their numbers; that of ELMo takes 5 kB.
 _MAX_PICKLE = 1 << 22
@@ -30,9 +35,10 @@ _N_PICKLES = 5
 
 
 def read_state_dict(file: BinaryIO, *, size: int, where: str) -> dict[str, NDArray[np.float32]]:
-    """Return name -> array of a file of `size` bytes that holds a state dict of floating-point tensors.
+    """Return name -> array of a file of `size` bytes that holds a state dict.
 
-    Raises `FormatError`, naming `where`, for everything else.
+    Tensors of whole numbers or truth values, counters and masks of a larger model, are left out. Raises `FormatError`,
+    naming `where`, for everything else.
     """
     try:
         with _checked(file, size) as checked:
@@ -70,7 +76,7 @@ def _loaded(file: BinaryIO, size: int) -> dict[str, NDArray[np.float32]]:
     # A tensor may show few numbers many times over.
     if (claimed := sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())) > 2 * size:
         raise _Refused(f"its tensors claim {claimed:,} bytes, the file holds {size:,}")
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    return {name: tensor.float().numpy() for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
 @contextmanager
@@ -85,6 +91,9 @@ def _checked(file: BinaryIO, size: int) -> Iterator[BinaryIO]:
             yield copy
         return
     _check_older(BytesIO(file.read(min(size, _MAX_PICKLE))), size)
+    file.seek(0)
+    if tarfile.is_tarfile(file):  # torch has a third format: it would read other parts of the file than were checked
+        raise _Refused("it is a tar as well")
     file.seek(0)
     yield file
 
@@ -141,7 +150,7 @@ def _instructions(file: BytesIO) -> Iterator[tuple[str, Any]]:
     """Yield the instructions of one pickle with their arguments; leave `file` behind its end."""
     for instruction, argument, _ in genops(file):
         if instruction.name == "GLOBAL" and argument not in _NAMES:
-            raise _Refused(f"it names {str(argument)[:80]!r}, expected tensors of floating-point numbers")
+            raise _Refused(f"it names {str(argument)[:80]!r}, expected tensors of numbers")
         yield instruction.name, argument
 
 
@@ -191,5 +200,5 @@ def _claim(storage: Any) -> tuple[str, int]:
     mark, kind, key, _, length, *view = storage
     is_claim = mark == "storage" and kind in _ITEM_SIZES and isinstance(key, str) and isinstance(length, int)
     if not is_claim or length < 0 or view not in ([], [None]):
-        raise _Refused("it asks for something other than a storage of floating-point numbers")
+        raise _Refused("it asks for something other than a storage of numbers")
     return key, length * _ITEM_SIZES[kind]

@@ -6,7 +6,7 @@ without padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,13 @@ def _here(file: str | Path) -> Path:
     return catalog.fetch(model_name) / name
 
 
+# Options of a configuration; the first three have no default.
+_PARAMS = (
+    "options_file weight_file num_output_representations requires_grad do_layer_norm keep_sentence_boundaries dropout "
+    "scalar_mix_parameters"
+).split()
+
+
 class Elmo(nn.Module):
     """Trainable mixes of the layers, `num_output_representations` of them, as an input of a larger network.
 
@@ -292,12 +299,28 @@ class Elmo(nn.Module):
         self._elmo_lstm = module
         self._keep_sentence_boundaries = keep_sentence_boundaries
         self._dropout = nn.Dropout(dropout)
+        self._has_cached_vocab = vocab_to_cache is not None
         self._n_mixes = num_output_representations
         for k in range(num_output_representations):
             mix = ScalarMix(
                 self._elmo_lstm.num_layers, do_layer_norm, scalar_mix_parameters, scalar_mix_parameters is None
             )
             self.add_module(f"scalar_mix_{k}", mix)
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Elmo:
+        """Make one of the part of a configuration that describes it: the names are those of the arguments."""
+        for name in params:
+            if name not in _PARAMS:
+                raise MismatchError(f"option {name!r} is not one of Elmo's, {', '.join(_PARAMS)}; take it out")
+        for name in _PARAMS[:3]:
+            if name not in params:
+                raise MismatchError(f"option {name!r} of Elmo is missing; put it in")
+        return cls(**params)
+
+    @property
+    def _scalar_mixes(self) -> list[ScalarMix]:
+        return [getattr(self, f"scalar_mix_{k}") for k in range(self._n_mixes)]
 
     def get_output_dim(self) -> int:
         """Width D of a vector."""
@@ -310,7 +333,7 @@ class Elmo(nn.Module):
         """
         words = None if word_inputs is None else word_inputs.flatten(0, -2)
         output = self._elmo_lstm(inputs.flatten(0, -3), words)
-        mixed = [getattr(self, f"scalar_mix_{k}")(output["activations"], output["mask"]) for k in range(self._n_mixes)]
+        mixed = [mix(output["activations"], output["mask"]) for mix in self._scalar_mixes]
         mask = output["mask"]
         if not self._keep_sentence_boundaries:
             mixed = [remove_sentence_boundaries(vectors, output["mask"])[0] for vectors in mixed]

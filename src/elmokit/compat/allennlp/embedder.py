@@ -27,14 +27,19 @@ DEFAULT_BATCH_SIZE = 64
 
 
 class ElmoEmbedder:
-    """Sentences in, NumPy arrays of all layers out; the state flows from call to call."""
+    """Sentences in, NumPy arrays of all layers out; the state flows from call to call.
+
+    Without `weight_file`, `options_file` is a model of any format, or its default, the published one.
+    """
 
     def __init__(
         self,
         options_file: Source = DEFAULT_OPTIONS_FILE,
-        weight_file: str | Path | None = DEFAULT_WEIGHT_FILE,
+        weight_file: str | Path | None = None,
         cuda_device: int = -1,
     ) -> None:
+        if weight_file is None and options_file == DEFAULT_OPTIONS_FILE:
+            weight_file = DEFAULT_WEIGHT_FILE
         self.elmo_bilm = _ElmoBiLm(options_file, weight_file)
         self.cuda_device = cuda_device
         if cuda_device >= 0:
