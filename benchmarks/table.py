@@ -144,10 +144,54 @@ def gpu_lines(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def output_lines(found: dict[str, Any]) -> list[str]:
+    """Return the table of output.json."""
+    tokens = found["text"]["tokens"]
+    runs = {(run["kind"], run["output"]): run for run in found["runs"]}
+    rows = ["| kept | file | MB per million tokens | seconds against computing alone |", "|---|---|--:|--:|"]
+    for (kind, ending), run in runs.items():
+        alone = runs[kind, "thrown away"]["seconds"]
+        if run["bytes"]:
+            ratios = [ours / theirs for ours, theirs in zip(run["seconds"], alone, strict=True)]
+            times = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            rows.append(f"| {kind} | `{ending}` | {run['bytes'] / tokens:,.0f} | {times} |")
+    note = (
+        f"Shape `{found['shape']}`, {tokens:,} tokens, {found['text']['sentences']:,} sentences; "
+        f"{found['machine']['cpu']}, threads: {found['machine']['threads']}; {len(alone)} rounds."
+    )
+    return [*rows, "", note]
+
+
+def growth_lines(found: dict[str, Any]) -> list[str]:
+    """Return the table of growth.json."""
+    rows = ["| tokens | a sentence has | tokens/s | peak MB |", "|--:|--:|--:|--:|"]
+    for one in found["runs"]:
+        of = f"{one['length']:,}" if one["length"] else "as it comes"
+        rows.append(f"| {one['tokens']:,} | {of} | {one['tokens'] / one['seconds']:,.0f} | {one['peak_mb']:,} |")
+    note = (
+        f"Shape `{found['shape']}`; {found['machine']['cpu']}, threads: {found['machine']['threads']}. Slope of the "
+        f"logarithms of seconds and tokens, first column but the last four rows: {found['slope']:.3f}."
+    )
+    return [*rows, "", note]
+
+
+def start_lines(found: dict[str, Any]) -> list[str]:
+    """Return the table of start.json."""
+    rows = ["| command | seconds |", "|---|--:|"]
+    rows += [
+        f"| {name} | {statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f}) |"
+        for name, times in found["seconds"].items()
+    ]
+    return rows
+
+
 TABLES = [
     ("benchmarks.md", "embed", embed_lines),
     ("benchmarks.md", "train_peer", train_lines),
     ("benchmarks.md", "train_speed", speed_lines),
+    ("benchmarks.md", "output", output_lines),
+    ("benchmarks.md", "growth", growth_lines),
+    ("benchmarks.md", "start", start_lines),
     ("training.md", "ablation", ablation_lines),
     ("training.md", "many_gpus", gpu_lines),
 ]
