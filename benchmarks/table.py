@@ -185,10 +185,27 @@ def start_lines(found: dict[str, Any]) -> list[str]:
     return rows
 
 
+def stages_lines(found: dict[str, Any]) -> list[str]:
+    """The table of stages.json: shares of the time."""
+    names = list(next(iter(found["runs"].values())))
+    rows = ["| | " + " | ".join(found["runs"]) + " |", "|---|" + "--:|" * len(found["runs"])]
+    for name in names:
+        cells = (
+            f"{run[name]:.2f} s" if name == "all" else f"{run[name] / run['all']:.0%}" for run in found["runs"].values()
+        )
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    text, machine = found["text"], found["machine"]
+    note = (
+        f"{text['sentences']:,} sentences, {text['tokens']:,} tokens; {machine['cpu']}, threads: {machine['threads']}."
+    )
+    return [*rows, "", note]
+
+
 TABLES = [
     ("benchmarks.md", "embed", embed_lines),
     ("benchmarks.md", "train_peer", train_lines),
     ("benchmarks.md", "train_speed", speed_lines),
+    ("benchmarks.md", "stages", stages_lines),
     ("benchmarks.md", "output", output_lines),
     ("benchmarks.md", "growth", growth_lines),
     ("benchmarks.md", "start", start_lines),
