@@ -53,6 +53,7 @@ OWNERS = {
         "compat",
         "cli",
     },
+    "triton": {"kernels"},
     "pyarrow": {"sinks", "reading"},
     "syntok": {"reading"},
     "tqdm": {"cli", "download", "job", "train"},

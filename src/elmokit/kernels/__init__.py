@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -35,10 +37,18 @@ def lstmp(
     Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
     """
     if not torch.is_grad_enabled():
-        kernel = lstmp_in_place if x_TZBI.device.type == "cpu" else lstmp_plain
+        kernel = _for_embedding(x_TZBI.device.type)
     else:
         kernel = lstmp_batched_gradient if rows[-1] == x_TZBI.shape[2] else lstmp_plain
     return kernel(
         x_TZBI, kernel_ZKG, bias_ZG, projection_ZDP, h_ZBP, c_ZBD,
         rows=rows, cell_clip=cell_clip, proj_clip=proj_clip,
     )  # fmt: skip
+
+
+def _for_embedding(device: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    if device == "cpu":
+        return lstmp_in_place
+    if device == "cuda" and find_spec("triton"):
+        return import_module("elmokit.kernels.fused").lstmp_fused  # only here: it is there with CUDA alone
+    return lstmp_plain
