@@ -66,6 +66,23 @@ def spelled_out(block):
     return [list(itertools.islice(words, int(n))) for n in block.lengths]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_text_is_never_in_memory_whole(tmp_path, monkeypatch, processes):
+    """Reading is at most a few blocks ahead of writing."""
+    monkeypatch.setattr("elmokit.train.corpus.BLOCK_TOKENS", 100)
+    writer = CorpusWriter(tmp_path / "train")
+    ahead = []
+
+    def lines():
+        for number in range(2000):
+            ahead.append(number // 10 - len(writer.places))  # a line of this size is a tenth of a block
+            yield "a b c d e f g h i " * 3
+
+    write_corpus(lines(), Splitting(Splitter()), writer, None, processes=processes)
+    assert len(writer.places) > 150
+    assert max(ahead) < 60
+
+
 @pytest.mark.parametrize("processes", [1, 3])
 def test_blocks_are_the_same_for_any_number_of_processes(tmp_path, monkeypatch, processes):
     """Held-out sentences are those whose marks say so, so that alike sentences are never on both sides."""

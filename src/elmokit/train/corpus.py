@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -273,7 +273,7 @@ def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
 def _parts(pieces: Iterator[list[Any]], splitting: Splitting, processes: int) -> Iterator[_Part]:
     first = list(islice(pieces, 2))
     if processes == 1 or len(first) < 2:  # not worth a process
-        for piece in (*first, *pieces):
+        for piece in chain(first, pieces):
             yield _split(piece, splitting)
         return
     # "spawn": a fork would copy whatever threads torch has started.
