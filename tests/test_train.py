@@ -388,16 +388,16 @@ def test_stopping_and_resuming_gives_the_same_bytes(text, tmp_path):
     settings = make_settings(text)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run.train(settings, whole, progress=False)
-    steps = [_train_until(settings, parts, stop_after=11)]
+    steps = [train_until(settings, parts, stop_after=11)]
     while not steps[-1].finished:
-        steps.append(_train_until(None, parts, stop_after=11))
+        steps.append(train_until(None, parts, stop_after=11))
     assert len(steps) > 5
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
     a, b = (read_native(folder) for folder in (whole, parts))
     assert all((a.arrays[name] == b.arrays[name]).all() for name in a.arrays)
 
 
-def _train_until(settings, out, *, stop_after):
+def train_until(settings, out, *, stop_after, start=None):
     """Run in this process and send it Ctrl-C after some updates."""
     from elmokit.train.loop import Trainer
 
@@ -412,7 +412,7 @@ def _train_until(settings, out, *, stop_after):
 
     Trainer.step = stopping_step
     try:
-        return run.train(settings, out, progress=False) if settings else run.resume(out, progress=False)
+        return run.train(settings, out, start=start, progress=False) if settings else run.resume(out, progress=False)
     finally:
         Trainer.step = step
 
@@ -474,7 +474,7 @@ def test_a_run_goes_on_without_its_text(text, tmp_path):
     """Its text is in OUT/training as numbers; without that it says so."""
     settings, whole, out = make_settings(text), tmp_path / "whole", tmp_path / "model"
     run.train(settings, whole, progress=False)
-    assert not _train_until(settings, out, stop_after=9).finished
+    assert not train_until(settings, out, stop_after=9).finished
     text.unlink()
     run.resume(out, progress=False)
     assert (whole / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()

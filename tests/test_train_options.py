@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,17 +20,23 @@ from hypothesis import strategies as st
 
 from conftest import make_checkpoint, make_config
 from elmokit.checkpoint import read_native, write_native
-from elmokit.errors import MismatchError, TextError
+from elmokit.errors import MismatchError, MissingExtra, OutputError, TextError
 from elmokit.head import AdaptiveSoftmax, read_head
 from elmokit.model import load
 from elmokit.reading import Splitter
 from elmokit.text import UNKNOWN
 from elmokit.train import run
 from elmokit.train.corpus import Block, Corpus, CorpusWriter, Splitting, write_corpus
+from elmokit.train.evaluate import Perplexity
 from elmokit.train.initial import initial_head
+from elmokit.train.loop import Trainer
+from elmokit.train.prepare import prepare, reopen
 from elmokit.train.recipe import Recipe
+from elmokit.train.saved import SavedRun
+from elmokit.train.settings import Settings
 from elmokit.train.vocabulary import build_lexicon
-from test_train import make_settings, make_text
+from elmokit.train.workers import Workers
+from test_train import make_settings, make_text, train_until
 
 WORDS = ("<S>", "</S>", "<UNK>", "the", "dog", "sees", "fish", ".")
 
@@ -273,10 +280,6 @@ def test_a_run_ends_when_it_learns_nothing_more(text, tmp_path):
 
 
 def test_the_order_of_the_document_is_kept_on_request(text, tmp_path):
-    from elmokit.train.loop import Trainer
-    from elmokit.train.prepare import prepare
-    from elmokit.train.workers import Workers
-
     chosen = make_settings(text)
     prepared = prepare(chosen, tmp_path / "corpus", None, progress=False)
     first = " ".join(spelled_out(prepared.train.block(0))[0])
@@ -307,10 +310,6 @@ def test_fine_tuning_a_model_without_a_head_fits_one_first(text, tmp_path):
     """While the new head is fitted the network does not move; then it does."""
     source = make_checkpoint(scale=0.2)
     write_native(source, tmp_path / "bare")
-    from elmokit.train.loop import Trainer
-    from elmokit.train.prepare import prepare
-    from elmokit.train.workers import Workers
-
     chosen = make_settings(text, start=str(tmp_path / "bare"), recipe={"epochs": 2.0, "head_share": 0.5})
     prepared = prepare(chosen, tmp_path / "corpus", source, progress=False)
     trainer = Trainer(chosen.recipe, prepared, Workers())
@@ -322,6 +321,123 @@ def test_fine_tuning_a_model_without_a_head_fits_one_first(text, tmp_path):
     assert any((trainer.network.arrays()[name] != source.arrays[name]).any() for name in source.arrays)
     summary = train(chosen, tmp_path / "out", start=source)
     assert summary.perplexity < summary.before < 15
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Models to go on from: without a head, with a full one, with an adaptive one."""
+    vocabulary = ("<S>", "</S>", "<UNK>", "the", ".", *"dog dogs cat cats bird birds see sees fish food trees".split())
+    full = make_checkpoint(scale=0.2, vocabulary=vocabulary)
+    network = {name: array for name, array in full.arrays.items() if not name.startswith("softmax.")}
+    head = initial_head(Recipe(softmax="adaptive"), np.arange(len(vocabulary), 0, -1), full.config.lstm.projection_dim)
+    return {
+        "headless": replace(full, arrays=network, vocabulary=None),
+        "full": full,
+        "adaptive": replace(full, arrays={**network, **head}),
+    }
+
+
+def go_on(text, **changes):
+    recipe = {"epochs": 0.2, "head_share": 0.5, **changes.pop("recipe", {})}
+    return make_settings(text, start="given", evaluate_every=10, save_every=6, **{"recipe": recipe, **changes})
+
+
+@pytest.mark.parametrize("kind", ["headless", "full", "adaptive"])
+def test_fine_tuning_that_is_stopped_and_resumed_gives_the_same_bytes(text, tmp_path, given, kind):
+    """Stopped twice while only a new head learns, and afterwards; perplexity before is not forgotten."""
+    recipe = {"softmax": "auto"} if kind == "adaptive" else {"softmax": "sampled", "samples": 5}
+    settings, whole, parts = go_on(text, recipe=recipe), tmp_path / "whole", tmp_path / "parts"
+    summary = train(settings, whole, start=given[kind])
+    stopped = train_until(settings, parts, stop_after=6, start=given[kind])
+    while not stopped.finished:
+        stopped = train_until(None, parts, stop_after=9)
+    assert stopped == summary
+    assert summary.before < math.inf
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    (a, _), (b, _) = (SavedRun(out).read_state() for out in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert f"before training on this text: {summary.before:.2f}" in (parts / "README.md").read_text()
+
+
+def test_a_run_that_is_killed_at_once_goes_on_from_the_model_it_was_given(text, tmp_path, given, monkeypatch):
+    """The head that was given is not in the folder that --from names; it is kept before the first update."""
+    settings = go_on(text)
+    train(settings, tmp_path / "whole", start=given["full"])
+    with monkeypatch.context() as patched:
+        patched.setattr("elmokit.train.loop.Trainer.step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / "killed", start=given["full"])
+    monkeypatch.chdir("/")
+    run.resume(tmp_path / "killed", progress=False)
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert a == b
+
+
+@pytest.mark.parametrize(("kind", "softmax"), [("full", "adaptive"), ("adaptive", "sampled"), ("adaptive", "full")])
+def test_a_head_is_trained_as_the_kind_it_is(text, tmp_path, given, kind, softmax):
+    with pytest.raises(MismatchError, match=f"a head for the {kind} softmax"):
+        train(go_on(text, recipe={"softmax": softmax}), tmp_path / "out", start=given[kind])
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluations_while_a_head_is_fitted_do_not_count_as_idle(text, tmp_path, given, monkeypatch):
+    """Measured once a step, at the end of the fit too; patience begins there."""
+    measured = []
+
+    def worse(trainer, _places):
+        measured.append(trainer.progress.step)
+        return Perplexity(10.0 + len(measured), 10.0, 1)
+
+    monkeypatch.setattr("elmokit.train.loop.Trainer.evaluate", worse)
+    settings = go_on(text, patience=2, recipe={"epochs": 0.5})
+    summary = train(replace(settings, evaluate_every=5), tmp_path / "out", start=given["headless"])
+    assert len(measured) == len(set(measured))
+    half = round(0.5 * steps_of(tmp_path / "out"))
+    assert half in measured
+    assert [step for step in measured if step > half] == measured[-2:]
+    assert summary.steps == measured[-1]
+
+
+def steps_of(out):
+    """How many updates the whole run would have."""
+    settings = Settings.from_json(SavedRun(out).read_settings())
+    prepared = reopen(settings, SavedRun(out).corpus_folder)
+    return Trainer(settings.recipe, prepared, Workers()).total_steps
+
+
+# ---------------------------------------------------------------- what is refused, and when
+
+
+def test_what_cannot_be_trained_leaves_its_folder_free(text, tmp_path, monkeypatch):
+    """What is wrong is said before the text is read, or else a run that has not begun does not stand in the way."""
+    out = tmp_path / "out"
+    with pytest.raises(MismatchError, match="do not save work"):
+        train(make_settings(text, recipe={"softmax": "sampled"}), out)
+    assert not (out / "training" / "settings.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "tensorboard", None)
+        with pytest.raises(MissingExtra, match="tensorboard"):
+            train(make_settings(text, tensorboard=True), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    assert train(make_settings(text, recipe={"epochs": 0.1}), out).finished
+
+
+def test_the_share_of_a_process_must_be_readable_in_parts():
+    assert Workers(1, 2).share(8, parts=4) == slice(4, 8)
+    with pytest.raises(MismatchError, match="the 2 rows that each of 2 processes has of a batch of 4"):
+        Workers(0, 2).share(4, parts=4)
+
+
+def test_a_restart_goes_on_only_with_what_it_was_told(text, tmp_path, monkeypatch):
+    """As torchrun does it: the first start is refused, for there is a run in OUT, and is tried again."""
+    settings = make_settings(text, recipe={"epochs": 0.1})
+    out = tmp_path / "out"
+    train(settings, out)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(settings, out).finished
+    for other in (replace(settings, texts=["other.txt"]), replace(settings, recipe=replace(settings.recipe, seed=2))):
+        with pytest.raises(OutputError, match="holds a training run"):
+            train(other, out)
 
 
 # ---------------------------------------------------------------- many processes

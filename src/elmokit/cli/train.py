@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -140,7 +141,7 @@ def train(
         notice(f"stopped after {summary.steps:,} updates; continue with  elmo train --out {out} --resume")
         raise typer.Exit(130)
     if summary.is_first:
-        before = f" ({summary.before:.2f} before)" if start else ""
+        before = f" ({summary.before:.2f} before)" if summary.before < math.inf else ""
         print(f"{out}: held-out perplexity {summary.perplexity:.2f}{before} after {summary.steps:,} updates")
 
 

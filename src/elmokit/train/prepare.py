@@ -17,8 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from elmokit.checkpoint import Arrays, Checkpoint, Config, parse_config, read_vocabulary, write_vocabulary
-from elmokit.errors import MismatchError, TextError
+from elmokit.checkpoint import (
+    Arrays,
+    Checkpoint,
+    Config,
+    head_words,
+    parse_config,
+    read_vocabulary,
+    write_vocabulary,
+)
+from elmokit.errors import TextError
 from elmokit.reading import Splitter, expand, read_items
 from elmokit.text import BEGIN_WORD, END_WORD, PAD, Speller
 from elmokit.train.corpus import (
@@ -41,7 +49,8 @@ _LONG_MEAN, _LONG = 150, 5000
 @dataclass(frozen=True)
 class Prepared:
     """What training reads. target_counts (V,) int64: how often each softmax row is a target in one pass; start: the
-    arrays of the model that the run goes on from, none for a new one; notes: what the user should know of the text."""
+    arrays of the model that the run goes on from, none for a new one; new_head: that model has no head; notes: what the
+    user should know of the text."""
 
     config: Config
     vocabulary: tuple[str, ...]
@@ -50,6 +59,7 @@ class Prepared:
     train: Corpus
     heldout: Corpus
     start: Arrays
+    new_head: bool
     notes: list[str]
 
     @property
@@ -93,6 +103,7 @@ def prepare(settings: Settings, folder: Path, start: Checkpoint | None, *, progr
         train.close(),
         heldout.close(),
         dict(start.arrays) if start else {},
+        start is not None and not head_words(start.arrays),
         _notes(settings, train),
     )
     write_vocabulary(prepared.vocabulary, folder / "vocabulary.txt")
@@ -104,7 +115,7 @@ def prepare(settings: Settings, folder: Path, start: Checkpoint | None, *, progr
 
 
 def reopen(settings: Settings, folder: Path) -> Prepared:
-    """Return what `prepare` wrote, for a run that goes on; the arrays it started from are in its saved state."""
+    """Return what `prepare` wrote, for a run that goes on; what it has learnt is in its saved state."""
     characters = folder / "characters.txt"
     train, heldout = (Corpus.load(folder / name) for name in ("train", "heldout"))
     with (folder / "target_counts.npy").open("rb") as file:
@@ -117,6 +128,7 @@ def reopen(settings: Settings, folder: Path) -> Prepared:
         train,
         heldout,
         {},
+        settings.new_head,
         [],
     )
 
@@ -224,8 +236,6 @@ def _named(texts: Sequence[str]) -> str:
 
 def _vocabulary(settings: Settings, counts: Counter[str], start: Checkpoint | None) -> tuple[str, ...]:
     if start is not None and start.vocabulary is not None:
-        if settings.vocabulary:
-            raise MismatchError("the model to go on from has a vocabulary of its own; leave --vocabulary out")
         return start.vocabulary
     if settings.vocabulary:
         return load_vocabulary(settings.vocabulary, counts)

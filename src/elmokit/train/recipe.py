@@ -12,6 +12,7 @@ from elmokit.errors import MismatchError
 Optimizer = Literal["adamw", "adagrad"]
 SoftmaxKind = Literal["auto", "full", "sampled", "adaptive"]
 Precision = Literal["float32", "bfloat16"]
+HeadKind = Literal["full", "adaptive"]
 
 _PAPER_FILTERS = [(1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)]
 _TINY_FILTERS = [(1, 16), (2, 16), (3, 32), (4, 64), (5, 128)]
@@ -99,8 +100,18 @@ class Recipe:
                 "that divides it"
             )
 
-    def decided_for(self, n_words: int) -> Recipe:
-        """Return this recipe with the kind of softmax that suits a vocabulary, and samples only where they are used."""
+    def decided_for(self, n_words: int, *, given: HeadKind | None = None) -> Recipe:
+        """Return this recipe with the kind of softmax that suits a vocabulary, and the head that is `given`, if one is.
+
+        Raises `MismatchError` where it asks for another kind.
+        """
+        if given is not None and self.softmax != "auto" and (self.softmax == "adaptive") != (given == "adaptive"):
+            raise MismatchError(
+                f"the model to go on from has a head for the {given} softmax, which cannot be trained as one for the "
+                f"{self.softmax} softmax; leave --softmax out"
+            )
+        if given == "adaptive":
+            return replace(self, softmax="adaptive")
         sampling = self.softmax in ("auto", "sampled") and 2 * self.samples < n_words
         if self.softmax == "sampled" and not sampling:
             raise MismatchError(

@@ -92,7 +92,7 @@ _UNITS = {"bytes": "UTF-8 bytes", "characters": "characters", "words": "no chara
 
 
 def _before(trainer: Trainer, before: float) -> str:
-    fitted = ", its new head fitted," if trainer.has_new_head else ""
+    fitted = ", its new head fitted," if trainer.prepared.new_head else ""
     return f"its perplexity{fitted} before training on this text: {before:.2f}"
 
 

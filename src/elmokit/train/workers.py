@@ -41,14 +41,19 @@ class Workers:
         """Whether this process prepares, evaluates and writes."""
         return self.rank == 0
 
-    def share(self, rows: int) -> slice:
-        """Return which rows of a batch are this process's."""
+    def share(self, rows: int, *, parts: int = 1) -> slice:
+        """Return which rows of a batch are this process's, which reads them in so many equal parts."""
         if rows % self.world:
             raise MismatchError(
                 f"a batch of {rows} rows cannot be shared by {self.world} processes; give a --batch-size that "
                 f"{self.world} divides"
             )
         size = rows // self.world
+        if size % parts:
+            raise MismatchError(
+                f"the {size} rows that each of {self.world} processes has of a batch of {rows} cannot be read in "
+                f"{parts} equal parts; give a --accumulate that divides them"
+            )
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def parallel(self, module: nn.Module, *, some_unused: bool) -> nn.Module:
