@@ -146,12 +146,34 @@ def test_training_windows_begin_at_sentences_and_run_on(lengths, rows, unroll):
     assert all(w.n_places == rows * unroll for w in windows)
     if windows:
         read, predicted = spelled_out(windows, stretch, vocabulary)
-        assert read[0].tolist() == [["<S>"] * rows, ["</S>"] * rows]
+        at_sentence = np.isin(packed.starts, [0, *packed.ends])
+        assert (read[0][0] == "<S>").tolist() == (read[0][1] == "</S>").tolist() == at_sentence.tolist()
+        assert len(set(packed.starts)) == rows
         after = {"</S>": "<S>", "<S>": "</S>"}
         for row in range(rows):
             for z in (0, 1):
                 for target, word in zip(predicted[:-1, z, row], read[1:, z, row], strict=True):
                     assert word == after.get(target, target)
+
+
+@pytest.mark.parametrize("lengths", [[4001], [900, 300, 1500, 40, 700, 800, 500], [1] * 2000, [3000] + [5] * 200])
+def test_every_place_is_read_however_long_the_sentences_are(lengths):
+    """One sequence of thousands of symbols, or a dozen documents as lines: rows start inside of them."""
+    sentences = [[f"w{s}-{k}" for k in range(n)] for s, n in enumerate(lengths)]
+    stretch, vocabulary = make_stretch(sentences)
+    seen, epochs = Counter(), 12
+    for epoch in range(epochs):
+        packed = Packed(stretch, rows=16, unroll=20, generator=np.random.default_rng(epoch))
+        read = {int(row) for step in range(stretch.n_places // 320) for row in _targets(packed, step)}
+        assert len(read) > 0.75 * len(vocabulary)
+        seen.update(read)
+    words = range(3, len(vocabulary))
+    assert all(seen[row] for row in words)
+    assert sum(seen[row] for row in words) > 0.88 * epochs * len(words)
+
+
+def _targets(packed, step):
+    return packed.window(step).targets_TZB[:, 0].flat
 
 
 def spelled_out(windows, stretch, vocabulary):
