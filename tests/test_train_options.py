@@ -4,6 +4,8 @@ import itertools
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +22,13 @@ from hypothesis import strategies as st
 
 from conftest import make_checkpoint, make_config
 from elmokit.checkpoint import read_native, write_native
-from elmokit.errors import MismatchError, MissingExtra, OutputError, TextError
+from elmokit.errors import FormatError, MismatchError, MissingExtra, OutputError, TextError
 from elmokit.head import AdaptiveSoftmax, read_head
 from elmokit.model import load
 from elmokit.reading import Splitter
 from elmokit.text import UNKNOWN
 from elmokit.train import run
-from elmokit.train.corpus import Block, Corpus, CorpusWriter, Splitting, write_corpus
+from elmokit.train.corpus import Block, Corpus, CorpusWriter, Splitting, fingerprints, mark_of, write_corpus
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.initial import initial_head
 from elmokit.train.loop import Trainer
@@ -87,7 +89,44 @@ def test_blocks_are_the_same_for_any_number_of_processes(tmp_path, monkeypatch, 
     assert a == [line for line in lines if line in set(a)]
     assert [c.facts.sentences for c in found] == [len(a), len(b)]
     assert train_part.counts == Counter(" ".join(a).split())
-    assert Corpus.load(tmp_path / "train").digest == found[0].digest
+    opened = Corpus.load(tmp_path / "train")
+    assert (opened.places.tolist(), opened.facts) == (found[0].places.tolist(), found[0].facts)
+
+
+def test_a_text_as_numbers_takes_what_the_page_says(tmp_path):
+    """Some 5 bytes a token: of natural text, by Zipf's law, in sentences of 25 words."""
+    generator = np.random.default_rng(0)
+    words = np.minimum(generator.zipf(1.25, 200_000), 60_000)
+    Block.of([f"word{n}" for n in line] for line in words.reshape(-1, 25)).save(tmp_path / "block.npz")
+    assert 4.0 < (tmp_path / "block.npz").stat().st_size / len(words) < 5.5
+
+
+class _KillsItself:
+    """A splitter that takes its process with it, as a machine without memory does."""
+
+    def __call__(self, items):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_while_it_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr("elmokit.train.corpus.BLOCK_TOKENS", 500)
+    lines = make_text(1000).splitlines()
+    with pytest.raises(TextError, match="was killed, perhaps for want of memory"):
+        write_corpus(lines, Splitting(_KillsItself()), CorpusWriter(tmp_path), None, processes=2)
+
+
+def test_sentences_are_the_same_only_if_their_words_are(tmp_path):
+    """Two sentences of one CRC-32 are not taken for each other."""
+    found = {}
+    for number in np.random.default_rng(0).integers(1 << 60, size=300_000).tolist():
+        a = [str(number)]
+        b = found.setdefault(mark_of(a), a)
+        if a is not b:
+            break
+    assert mark_of(a) == mark_of(b)
+    writer = CorpusWriter(tmp_path)
+    write_corpus([a, b, ["y"]], Splitting(Splitter(), heldout=fingerprints([a])), writer, None, processes=1)
+    assert writer.facts.shared == 1
 
 
 def test_rare_words_are_not_counted_beyond_a_bound(tmp_path, monkeypatch):
@@ -147,6 +186,104 @@ def test_what_users_get_wrong_is_said(tmp_path, capsys, content, heldout, note):
     chosen = make_settings(tmp_path / "text.txt", heldout=str(tmp_path / "heldout.txt"), recipe={"epochs": 0.01})
     run.train(chosen, tmp_path / "out", progress=True)
     assert note in capsys.readouterr().err
+
+
+def test_long_sequences_of_symbols_are_no_raw_text(tmp_path, capsys):
+    (tmp_path / "text.fasta").write_text(">one\n" + "ACDEFGHIKL" * 600 + "\n")
+    (tmp_path / "heldout.txt").write_text("A C D\n")
+    chosen = make_settings(
+        tmp_path / "text.fasta", heldout=str(tmp_path / "heldout.txt"), recipe={"epochs": 0.01}, min_count=1
+    )
+    run.train(chosen, tmp_path / "out", progress=True)
+    told = capsys.readouterr().err
+    assert "the longest sequence has 6,000 symbols" in told
+    assert "--tokenize" not in told
+
+
+def test_a_vocabulary_of_other_words_is_noticed(text, tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("<S>\n</S>\n<UNK>\nthe\nhund\n")
+    run.train(make_settings(text, vocabulary=str(tmp_path / "words.txt"), recipe={"epochs": 0.01}), tmp_path / "out")
+    assert "of the words to predict are not in the vocabulary" in capsys.readouterr().err
+
+
+def test_words_with_white_space_are_reopened_as_they_are(tmp_path):
+    """A list of tokens in Parquet may hold " w0" beside "w0"."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    lines = [[*line.split(), " dog"] for line in make_text(600).splitlines()]
+    parquet.write_table(arrow.table({"tokens": lines}), tmp_path / "text.parquet")
+    (tmp_path / "heldout.txt").write_text("the dog\n")
+    heldout = str(tmp_path / "heldout.txt")
+    settings = make_settings(tmp_path / "text.parquet", heldout=heldout, recipe={"epochs": 0.1})
+    train(settings, tmp_path / "whole")
+    assert " dog" in read_native(tmp_path / "whole").vocabulary
+    assert not train_until(settings, tmp_path / "parts", stop_after=9).finished
+    run.resume(tmp_path / "parts", progress=False)
+    for name in ("model.safetensors", "vocab.txt"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_a_column_is_that_of_parquet_files_only(text, tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    lines = make_text(600, seed=1).splitlines()
+    parquet.write_table(arrow.table({"a": lines, "b": ["other"] * 600}), tmp_path / "text.parquet")
+    heldout = tmp_path / "heldout.txt"
+    heldout.write_text(make_text(30, seed=2) + "something new .\n")
+    train(
+        make_settings(tmp_path / "text.parquet", column="a", heldout=str(heldout), recipe={"epochs": 0.1}),
+        tmp_path / "o",
+    )
+    assert "other" not in read_native(tmp_path / "o").vocabulary
+    with pytest.raises(TextError, match="there is no column 'a'"):
+        train(make_settings(text, column="a"), tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("corpus/train/000000.npz", None),
+        ("corpus/train/000000.npz", b"PK\x03\x04 cut"),
+        ("corpus/train/index.json", b"{}"),
+        ("corpus/train/index.json", b"[1]"),
+        ("corpus/target_counts.npy", b"\x93NUMPY"),
+        ("corpus/vocabulary.txt", b"<S>\n"),
+        ("state.safetensors", None),
+        ("state.safetensors", b"no state"),
+    ],
+)
+def test_a_damaged_run_says_which_file_it_is(stopped_run, tmp_path, name, content):
+    shutil.copytree(stopped_run, tmp_path / "out")
+    file = tmp_path / "out" / "training" / name
+    file.write_bytes(content) if content else file.unlink()
+    with pytest.raises(FormatError, match=rf"{re.escape(str(file))} .*start the run again in another folder"):
+        run.resume(tmp_path / "out", progress=False)
+
+
+def test_the_state_of_another_run_is_refused(stopped_run, text, tmp_path):
+    shutil.copytree(stopped_run, tmp_path / "out")
+    other = replace(make_settings(text, recipe={"epochs": 0.1}), config=make_config(projection_dim=5))
+    train(other, tmp_path / "other")
+    state = "training/state.safetensors"
+    shutil.copy(tmp_path / "other" / state, tmp_path / "out" / state)
+    with pytest.raises(FormatError, match=r"is that of another run.*expected shape"):
+        run.resume(tmp_path / "out", progress=False)
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "out" / state)
+    with pytest.raises(FormatError, match="start the run again in another folder"):
+        run.resume(tmp_path / "out", progress=False)
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory):
+    """The folder of a run that was stopped after a few updates."""
+    folder = tmp_path_factory.mktemp("stopped")
+    (folder / "text.txt").write_text(make_text(600))
+    train_until(make_settings(folder / "text.txt"), folder / "out", stop_after=3)
+    return folder / "out"
+
+
+def test_a_shape_without_characters_has_none_to_list(text, tmp_path):
+    config = make_config().model_copy(update={"char_cnn": None})
+    with pytest.raises(MismatchError, match="the shape has no characters"):
+        train(replace(make_settings(text, unit="characters"), config=config), tmp_path / "out")
 
 
 def test_text_that_is_all_held_out_is_refused(text, tmp_path):

@@ -191,15 +191,15 @@ def read_native(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     config = _parse_native(read_bytes(folder / CONFIG), where=str(folder / CONFIG))
     arrays = _read_safetensors(folder / WEIGHTS, config)
-    words = _read_symbols(folder / VOCABULARY)
+    words = read_symbols(folder / VOCABULARY)
     check_vocabulary(words, arrays, where=str(folder / VOCABULARY))
-    characters = _read_symbols(folder / CHARACTERS) if config.char_cnn and config.char_cnn.has_lexicon else None
+    characters = read_symbols(folder / CHARACTERS) if config.char_cnn and config.char_cnn.has_lexicon else None
     check_characters(characters, config, where=str(folder / CHARACTERS))
     card = read_bytes(folder / CARD).decode("utf-8", "replace") if (folder / CARD).is_file() else ""
     return Checkpoint(config, arrays, words, card, characters=characters)
 
 
-def _read_symbols(path: Path) -> tuple[str, ...] | None:
+def read_symbols(path: Path) -> tuple[str, ...] | None:
     """Read what `write_vocabulary` wrote, if it is there; white space may be part of a word, or a character."""
     return tuple(_lines(read_bytes(path), where=str(path))) if path.is_file() else None
 
@@ -258,9 +258,9 @@ def write_native(
         for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
             if symbols is not None:
                 write_vocabulary(symbols, folder / name)
-        if checkpoint.card:
-            replace_file(folder / CARD, checkpoint.card.encode())
         replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
+        if checkpoint.card:  # after what it tells of, which may not find room
+            replace_file(folder / CARD, checkpoint.card.encode())
 
 
 def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:

@@ -13,17 +13,20 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elmokit.checkpoint import read_json, replace_file
-from elmokit.errors import MismatchError
+from elmokit.errors import ElmoError, FormatError, MismatchError, OutputError, TextError
 from elmokit.reading import Splitter
 from elmokit.text import Ids, Speller
 
@@ -36,6 +39,7 @@ HELDOUT_EVERY = 100
 
 Sentence = Sequence[str]
 Tokens = NDArray[np.int32]
+Fingerprints = NDArray[np.uint64]
 
 
 # ---------------------------------------------------------------- blocks
@@ -67,18 +71,44 @@ class Block:
     def save(self, path: Path) -> None:
         """Write the block as one .npz."""
         spelled = [word.encode("utf-8", "surrogatepass") for word in self.words]
-        ends = np.cumsum([len(word) for word in spelled], dtype=np.int64)
+        sizes = np.array([len(word) for word in spelled], np.int32)
         letters = np.frombuffer(b"".join(spelled), np.uint8)
-        with path.open("wb") as file:
-            np.savez(file, tokens=self.tokens, lengths=self.lengths, ends=ends, letters=letters)
+        lengths = self.lengths.astype(np.int32)
+        with written(path), path.open("wb") as file:
+            np.savez(file, tokens=self.tokens, lengths=lengths, sizes=sizes, letters=letters)
 
     @classmethod
     def load(cls, path: Path) -> Block:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            letters, ends = arrays["letters"].tobytes(), arrays["ends"].tolist()
+        """Read what `save` wrote; `FormatError` where it is not whole (the parts of an .npz have checksums)."""
+        with readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            letters, ends = arrays["letters"].tobytes(), np.cumsum(arrays["sizes"], dtype=np.int64).tolist()
             words = [letters[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise([0, *ends])]
-            return cls(arrays["tokens"], arrays["lengths"], words)
+            return cls(arrays["tokens"], arrays["lengths"].astype(np.int64), words)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say of a file of the run that is gone or damaged what it is and what to do."""
+    try:
+        yield
+    except ElmoError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise FormatError(
+            f"{path} is not what the run wrote ({error}); start the run again in another folder"
+        ) from None
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be written which it is and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}); the text as numbers takes some 5 bytes a token: "
+            "make room, or choose another place with --out"
+        ) from None
 
 
 # ---------------------------------------------------------------- a text on disk
@@ -106,12 +136,11 @@ class Facts:
 @dataclass(frozen=True)
 class Corpus:
     """The blocks of a text in a folder. places (blocks,) int64: predictions of one direction in each block, which are
-    its tokens and one sentence mark a sentence; digest: of all blocks."""
+    its tokens and one sentence mark a sentence."""
 
     folder: Path
     places: NDArray[np.int64]
     facts: Facts
-    digest: str
 
     @property
     def n_places(self) -> int:
@@ -124,19 +153,21 @@ class Corpus:
 
     def save(self) -> None:
         """Write the list of the blocks, last of all: where it is, they are whole."""
-        index = {"places": self.places.tolist(), "facts": asdict(self.facts), "digest": self.digest}
-        replace_file(self.folder / "index.json", json.dumps(index).encode())
+        index = {"places": self.places.tolist(), "facts": asdict(self.facts)}
+        with written(self.folder / "index.json"):
+            replace_file(self.folder / "index.json", json.dumps(index).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
         """Open what `save` wrote; `MismatchError` where it is not there any more."""
-        try:
-            index: Any = read_json((folder / "index.json").read_bytes(), where=str(folder / "index.json"))
-        except FileNotFoundError:
+        path = folder / "index.json"
+        if not path.exists():
             raise MismatchError(
                 f"{folder} is gone, which held the text of the run as numbers; start the run again in another folder"
-            ) from None
-        return cls(folder, np.array(index["places"], np.int64), Facts(**index["facts"]), index["digest"])
+            )
+        with readable(path):
+            index: Any = read_json(path.read_bytes(), where=str(path))
+            return cls(folder, np.array(index["places"], np.int64), Facts(**index["facts"]))
 
 
 def _block_file(folder: Path, number: int) -> Path:
@@ -146,11 +177,11 @@ def _block_file(folder: Path, number: int) -> Path:
 @dataclass(frozen=True)
 class Splitting:
     """How items of text become sentences: `splitter` makes tokens of an item; `heldout_every`: one distinct sentence in
-    so many is held out, 0 for none; `heldout`: marks of held-out sentences to look out for."""
+    so many is held out, 0 for none; `heldout`: fingerprints of held-out sentences to look out for, rising."""
 
     splitter: Splitter
     heldout_every: int = 0
-    heldout: frozenset[int] = frozenset()
+    heldout: Fingerprints = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -166,16 +197,14 @@ def _split(items: Sequence[Any], splitting: Splitting) -> _Part:
     """Split a piece of text. Of sentences that are alike either all are held out or none."""
     kept: list[list[str]] = []
     heldout: list[list[str]] = []
-    shared = 0
     for sentence in splitting.splitter(items):
-        mark = mark_of(sentence) if splitting.heldout_every or splitting.heldout else 0
         if not sentence:
             continue
-        if splitting.heldout_every and mark % splitting.heldout_every == 0:
+        if splitting.heldout_every and mark_of(sentence) % splitting.heldout_every == 0:
             heldout.append(sentence)
         else:
-            shared += mark in splitting.heldout
             kept.append(sentence)
+    shared = _count_found(kept, splitting.heldout)
     block = Block.of(kept)
     counts = block.counts()
     unsplit = sum(n for word, n in counts.items() if len(word) > 3 and word[-1] in ".,;!?" and word[:-1].isalpha())
@@ -184,18 +213,36 @@ def _split(items: Sequence[Any], splitting: Splitting) -> _Part:
 
 
 def mark_of(sentence: Sentence) -> int:
-    """Return a number that alike sentences share, the same on every machine."""
-    return zlib.crc32("\n".join(sentence).encode("utf-8", "surrogatepass"))
+    """Return a number that alike sentences share, the same on every machine; others may share it."""
+    return zlib.crc32(_bytes_of(sentence))
+
+
+def fingerprints(sentences: Iterable[Sentence]) -> Fingerprints:
+    """Return numbers that sentences share only if they are alike, as far as 64 bits can tell."""
+    digests = (hashlib.blake2b(_bytes_of(sentence), digest_size=8).digest() for sentence in sentences)
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _count_found(sentences: Sequence[Sentence], among: Fingerprints) -> int:
+    """Count the sentences that are among others, whose fingerprints rise."""
+    if not len(among):
+        return 0
+    found = fingerprints(sentences)
+    return int((among[np.searchsorted(among, found).clip(max=len(among) - 1)] == found).sum())
+
+
+def _bytes_of(sentence: Sentence) -> bytes:
+    return "\n".join(sentence).encode("utf-8", "surrogatepass")
 
 
 class CorpusWriter:
     """Writes blocks to a folder as text comes in, and counts its words."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.facts, self.counts = folder, Facts(), Counter[str]()
         self.places: list[int] = []
-        self._digest = hashlib.sha256()
 
     def add(self, block: Block, facts: Facts) -> None:
         """Write one block; an empty one is left out."""
@@ -207,12 +254,10 @@ class CorpusWriter:
         self.counts.update(block.counts())
         if len(self.counts) > MOST_WORDS:
             self.counts = _without_the_rarest(self.counts, MOST_WORDS // 2)
-        self._digest.update(block.tokens.tobytes() + block.lengths.tobytes())
-        self._digest.update("\n".join(block.words).encode("utf-8", "surrogatepass"))
 
     def close(self) -> Corpus:
         """Write the index and return the corpus."""
-        corpus = Corpus(self.folder, np.array(self.places, np.int64), self.facts, self._digest.hexdigest())
+        corpus = Corpus(self.folder, np.array(self.places, np.int64), self.facts)
         corpus.save()
         return corpus
 
@@ -276,15 +321,20 @@ def _parts(pieces: Iterator[list[Any]], splitting: Splitting, processes: int) ->
         for piece in (*first, *pieces):
             yield _split(piece, splitting)
         return
-    # "spawn": a fork would copy whatever threads torch has started.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (splitting,)) as pool:
-        waiting: list[Future[_Part]] = [pool.submit(_split_here, piece) for piece in first]
-        for piece in pieces:
-            waiting.append(pool.submit(_split_here, piece))
-            if len(waiting) > 2 * processes:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
+    try:
+        # "spawn": a fork would copy whatever threads torch has started.
+        with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (splitting,)) as pool:
+            waiting: list[Future[_Part]] = [pool.submit(_split_here, piece) for piece in first]
+            for piece in pieces:
+                waiting.append(pool.submit(_split_here, piece))
+                if len(waiting) > 2 * processes:
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+    except BrokenProcessPool:
+        raise TextError(
+            "a process that reads the text was killed, perhaps for want of memory; start again with fewer --processes"
+        ) from None
 
 
 _here: Splitting | None = None  # of a worker process, which is told once

@@ -68,8 +68,8 @@ class SavedRun:
         try:
             with safe_open(self.state_file, framework="pt") as file:
                 tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                progress = read_json((file.metadata() or {}).get("progress", ""), where=str(self.state_file))
-        except (SafetensorError, OSError) as error:
+                progress = json.loads((file.metadata() or {}).get("progress", "null"))
+        except (SafetensorError, OSError, ValueError) as error:
             raise FormatError(
                 f"{self.state_file} is not a whole saved state ({error}); start the run again in another folder"
             ) from None
