@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import make_checkpoint, make_config
+from elmokit import cli
 from elmokit.checkpoint import read_native, write_native
 from elmokit.errors import FormatError, MismatchError, MissingExtra, OutputError, TextError
 from elmokit.head import AdaptiveSoftmax, read_head
@@ -34,6 +36,7 @@ from elmokit.train.initial import initial_head
 from elmokit.train.loop import Trainer
 from elmokit.train.prepare import prepare, reopen
 from elmokit.train.recipe import Recipe
+from elmokit.train.report import read_log
 from elmokit.train.saved import SavedRun
 from elmokit.train.settings import Settings
 from elmokit.train.vocabulary import build_lexicon
@@ -276,8 +279,37 @@ def stopped_run(tmp_path_factory):
     """The folder of a run that was stopped after a few updates."""
     folder = tmp_path_factory.mktemp("stopped")
     (folder / "text.txt").write_text(make_text(600))
-    train_until(make_settings(folder / "text.txt"), folder / "out", stop_after=3)
+    train_until(make_settings(folder / "text.txt", recipe={"epochs": 0.2}), folder / "out", stop_after=3)
     return folder / "out"
+
+
+def test_a_log_line_that_was_cut_does_not_matter(stopped_run, tmp_path):
+    shutil.copytree(stopped_run, tmp_path / "out")
+    log = tmp_path / "out" / "training" / "log.jsonl"
+    log.write_bytes(b'{"step": 1, "places": 24, "seconds": 1.0, "loss": 2.5}\n{"step": 20, "pla')
+    assert run.resume(tmp_path / "out", progress=False).finished
+    first, *further = list(read_log(log))
+    assert first["loss"] == 2.5
+    assert further[0]["step"] == 20
+    assert (tmp_path / "out" / "curve.svg").exists()
+
+
+def test_more_epochs_than_anyone_reads(text, tmp_path):
+    """A million is planned at once, more are refused; a thread that no signal reaches may train."""
+    with pytest.raises(MismatchError, match="epochs: expected a number from 0 to 1,000,000"):
+        Recipe(epochs=1e7)
+    corpus = prepare(make_settings(text), tmp_path / "corpus", None, progress=False)
+    trainer = Trainer(replace(make_settings(text).recipe, epochs=1e6), corpus, Workers())
+    assert trainer.total_steps == 1_000_000 * trainer.streams.total_steps(1)
+    assert trainer.streams.epochs_at(trainer.total_steps - 1) < 1e6
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train, make_settings(text, recipe={"epochs": 0.1}), tmp_path / "out").result().finished
+
+
+def test_a_text_named_by_a_dot_has_a_name_in_the_card(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(make_settings(".", recipe={"epochs": 0.1}), tmp_path / "out")
+    assert f"- {tmp_path.name}\n" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_shape_without_characters_has_none_to_list(text, tmp_path):
@@ -557,6 +589,43 @@ def test_what_cannot_be_trained_leaves_its_folder_free(text, tmp_path, monkeypat
             train(make_settings(text, tensorboard=True), tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert train(make_settings(text, recipe={"epochs": 0.1}), out).finished
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("full", "--preset tiny", "--preset: shape and spelling are those of the model"),
+        ("full", "--options o.json --unit words", "--options, --unit: shape and spelling"),
+        ("full", "--min-count 5 --max-vocab 100", "--max-vocab, --min-count: the words are those of the model"),
+        ("full", "--vocabulary words.txt", "--vocabulary: the words are those of the model"),
+        ("full", "--head-share 0.5", "--head-share: only a model --from that has no head"),
+        (None, "--head-share 0.5", "--head-share: only a model --from that has no head"),
+        (None, "--options o.json --preset tiny", "--preset: --options gives the shape"),
+        (None, "--options o.json --unit bytes", "--unit: the shape that --options gives has no characters"),
+        (None, "--vocabulary words.txt --max-vocab 9", "--max-vocab: --vocabulary lists the words"),
+    ],
+)
+def test_options_that_a_run_has_no_use_for_are_refused(tmp_path, monkeypatch, capsys, given, kind, options, message):
+    monkeypatch.chdir(tmp_path)
+    lstm = make_config().lstm.model_dump()
+    (tmp_path / "o.json").write_text(json.dumps({"lstm": lstm}))
+    if kind:
+        write_native(given[kind], tmp_path / "model")
+        options += " --from model"
+    monkeypatch.setattr("sys.argv", ["elmo", "train", "text.txt", "--out", "out", *options.split()])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.replace("'", "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_tells_of_the_head_and_the_spelling_that_were_trained(text, tmp_path, given):
+    train(go_on(text, recipe={"softmax": "auto"}), tmp_path / "adaptive", start=given["adaptive"])
+    assert "adaptive softmax" in (tmp_path / "adaptive" / "README.md").read_text()
+    config = make_config().model_copy(update={"char_cnn": None})
+    train(replace(make_settings(text, recipe={"epochs": 0.1}), config=config), tmp_path / "table")
+    assert "no characters (a table of words)" in (tmp_path / "table" / "README.md").read_text()
 
 
 def test_the_share_of_a_process_must_be_readable_in_parts():

@@ -249,18 +249,25 @@ def write_native(
     checkpoint: Checkpoint, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32"
 ) -> None:
     """Write our own folder; each file appears under its name only when it is whole."""
+    with written_folder(folder) as folder:
+        write_native_files(checkpoint, folder, dtype=dtype)
+
+
+def write_native_files(
+    checkpoint: Checkpoint, folder: Path, *, dtype: Literal["float32", "float16"] = "float32"
+) -> None:
+    """Write the files of our own folder into one that is there; what the file system refuses stays an `OSError`."""
     from safetensors.numpy import save
 
     options = {**_HEADER, **checkpoint.config.model_dump(exclude_none=True)}
     arrays = {name: _as_stored(name, a, dtype) for name, a in sorted(checkpoint.arrays.items())}
-    with written_folder(folder) as folder:
-        replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
-        for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
-            if symbols is not None:
-                write_vocabulary(symbols, folder / name)
-        replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
-        if checkpoint.card:  # after what it tells of, which may not find room
-            replace_file(folder / CARD, checkpoint.card.encode())
+    replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
+    for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
+        if symbols is not None:
+            write_vocabulary(symbols, folder / name)
+    replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
+    if checkpoint.card:  # after what it tells of, which may not find room
+        replace_file(folder / CARD, checkpoint.card.encode())
 
 
 def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:

@@ -43,7 +43,8 @@ def expand(names: Sequence[str]) -> list[str]:
     """Return the files that names stand for: a file, all texts of a folder, what a pattern matches, "-" for itself.
 
     A folder gives its files, and those of the folders in it, whose endings say that they are text, FASTA or Parquet, in
-    alphabetical order, without hidden ones and without those of models and training runs. Raises `TextError` where nothing is found, or "-" stands twice.
+    alphabetical order, without hidden ones and without those of models and training runs. Raises `TextError` where
+    nothing is found, or "-" stands twice.
     """
     if names.count("-") > 1:
         raise TextError("standard input can be read only once; name '-' once")

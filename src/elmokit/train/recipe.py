@@ -54,6 +54,10 @@ def default_rate(optimizer: Optimizer, *, cells: int, fine_tuning: bool) -> floa
     return 4e-3 if cells <= _MEASURED_CELLS else 2e-3
 
 
+# More are a slip of the finger, and each is planned on its own.
+_MOST_EPOCHS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train.
@@ -90,8 +94,8 @@ class Recipe:
         for name in ("learning_rate", "clip_norm", "batch_size", "unroll", "accumulate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise MismatchError(f"{name}: expected a positive number, found {getattr(self, name)}")
-        if not 0 <= self.epochs < math.inf:
-            raise MismatchError(f"epochs: expected 0 or a positive number, found {self.epochs}")
+        if not 0 <= self.epochs <= _MOST_EPOCHS:
+            raise MismatchError(f"epochs: expected a number from 0 to {_MOST_EPOCHS:,}, found {self.epochs:g}")
         if not 0 <= self.head_share <= 1:
             raise MismatchError(f"head_share: expected a number from 0 to 1, found {self.head_share}")
         if self.batch_size % self.accumulate:

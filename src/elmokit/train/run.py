@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from elmokit.checkpoint import Checkpoint, head_words, write_native
+from elmokit.checkpoint import Checkpoint, head_words, write_native_files
 from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError, require
 from elmokit.model import Elmo
 from elmokit.train import report
@@ -175,6 +176,8 @@ class _Run:
             report.draw_curve(self.saved.log_file, self.saved.folder.parent / "curve.svg")
         except MissingExtra as missing:
             _say([f"curve.svg is not drawn: {missing}"], self.progress)
+        except OSError as error:
+            _say([f"curve.svg is not drawn: {error}"], self.progress)
 
     def _loop(self, stopped: Sequence[int]) -> bool:
         """Do updates; return whether the run has come to its end."""
@@ -260,7 +263,9 @@ class _Run:
         arrays = self.trainer.arrays()
         model = Elmo(Checkpoint(prepared.config, arrays, prepared.vocabulary, card, characters=prepared.characters))
         warmed = model.warm(prepared.heldout_sentences(_WARM_SENTENCES))
-        write_native(warmed.checkpoint(), self.saved.folder.parent)
+        folder = self.saved.folder.parent
+        with self.saved.writing(folder):
+            write_native_files(warmed.checkpoint(), folder)
 
     def _save(self) -> None:
         tensors = self.trainer.tensors()
@@ -292,8 +297,14 @@ def _line(step: int, result: Perplexity) -> str:
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in two; a second one stops at once."""
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in two; a second one stops at once.
+
+    Only the main thread is told of signals: in another one the flag is never set.
+    """
     stopped: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
 
     def note(number: int, _frame: object) -> None:
         if stopped:

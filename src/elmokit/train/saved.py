@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,8 @@ class SavedRun:
 
     def write_state(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Replace the saved state; on a full disk the former one stays."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.contiguous().cpu() for name, t in tensors.items()}
         self._replace(self.state_file, save(tensors, {"progress": json.dumps(progress)}))
 
@@ -78,15 +82,24 @@ class SavedRun:
         return tensors, progress
 
     def log(self, **entry: float | str) -> None:
-        """Append one line of JSON to the log."""
-        with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Append one line of JSON to the log; a last line that was cut stays alone."""
+        with self.writing(self.log_file), self.log_file.open("ab+") as file:
+            cut = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * cut + json.dumps(entry).encode() + b"\n")
 
     def _replace(self, path: Path, content: bytes) -> None:
-        try:
+        with self.writing(path):
             replace_file(path, content)
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """Say of a file that cannot be written which it is and how the run goes on."""
+        try:
+            yield
         except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written ({error.strerror}); the last saved state is whole: make room, then run "
-                "again with --resume"
-            ) from None
+            advice = (
+                "the last saved state is whole: make room, then run again with --resume"
+                if self.exists()
+                else "make room, then start the run again"
+            )
+            raise OutputError(f"{path} cannot be written ({error.strerror or error}); {advice}") from None

@@ -14,6 +14,7 @@ drawn anew for every epoch. A window is a function of its step: nothing has to b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -139,7 +140,10 @@ class Streams:
     def total_steps(self, epochs: float) -> int:
         """Return the windows of so many epochs; the few places left over in each stretch are others in every epoch."""
         whole = int(epochs)
-        steps = sum(self._epoch_steps(epoch) for epoch in range(whole))
+        if self._are_alike:
+            steps = whole * self._epoch_steps(0)
+        else:
+            steps = sum(self._epoch_steps(epoch) for epoch in range(whole))
         return steps + (round((epochs - whole) * self._epoch_steps(whole)) if epochs > whole else 0)
 
     def epochs_at(self, step: int) -> float:
@@ -160,7 +164,14 @@ class Streams:
         for numbers in self._groups(0):
             yield from self._pack(numbers, None).all_windows()
 
+    @property
+    def _are_alike(self) -> bool:
+        """Whether all epochs have as many windows, as those of a text that is one stretch."""
+        return len(self.corpus.places) <= STRETCH_BLOCKS
+
     def _epoch_of(self, step: int) -> tuple[int, int]:
+        if self._are_alike:
+            return divmod(step, self._epoch_steps(0) or sys.maxsize)
         epoch = 0
         while step >= self._epoch_steps(epoch) > 0:
             step -= self._epoch_steps(epoch)
@@ -171,6 +182,7 @@ class Streams:
         return int(self._ends(epoch)[-1])
 
     def _ends(self, epoch: int) -> NDArray[np.int64]:
+        epoch = 0 if self._are_alike else epoch
         while len(self._steps) <= epoch:
             groups = self._groups(len(self._steps))
             places = np.array([self.corpus.places[numbers].sum() for numbers in groups])
