@@ -6,7 +6,9 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 from itertools import islice
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -220,6 +222,16 @@ def test_parquet_columns(tmp_path):
     (tmp_path / "text.txt").write_text("a\n")
     with pytest.raises(TextError, match="is no Parquet file"):
         list(read_items(tmp_path / "text.txt", column="body"))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="pipes have no names here")
+def test_a_pipe_with_a_name_is_read_from_its_beginning():
+    """As the shell's <(...) makes one."""
+    reader, writer = os.pipe()
+    os.write(writer, b"a b\nc\n")
+    os.close(writer)
+    assert list(read_sentences(f"/dev/fd/{reader}")) == [["a", "b"], ["c"]]
+    os.close(reader)
 
 
 def test_a_giant_line_is_refused(written, monkeypatch):

@@ -528,6 +528,23 @@ def test_fine_tuning_that_is_stopped_and_resumed_gives_the_same_bytes(text, tmp_
     assert f"before training on this text: {summary.before:.2f}" in (parts / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {"epochs": 0.2, "softmax": "adaptive"}},
+        {"recipe": {"epochs": 0.2, "tie": True}, "unit": "words"},
+        {"recipe": {"epochs": 0.2, "optimizer": "adagrad", "learning_rate": 0.2}, "unit": "characters"},
+    ],
+)
+def test_every_kind_of_model_is_resumed_exactly(text, tmp_path, changes):
+    settings = make_settings(text, evaluate_every=10, **changes)
+    summary = train(settings, tmp_path / "whole")
+    assert not train_until(settings, tmp_path / "parts", stop_after=6).finished
+    assert run.resume(tmp_path / "parts", progress=False) == summary
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert a == b
+
+
 def test_a_run_that_is_killed_at_once_goes_on_from_the_model_it_was_given(text, tmp_path, given, monkeypatch):
     """The head that was given is not in the folder that --from names; it is kept before the first update."""
     settings = go_on(text)

@@ -223,7 +223,9 @@ def _name(path: str | Path) -> str:
 
 
 def is_parquet(path: str | Path) -> bool:
-    """Tell whether a file begins as Parquet files do."""
+    """Tell whether a file begins as Parquet files do; what is no file, such as a pipe, can be read only once."""
+    if not Path(path).is_file():
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(4) == _PARQUET_MAGIC
