@@ -30,7 +30,7 @@ from elmokit.model import load
 from elmokit.reading import Splitter
 from elmokit.text import UNKNOWN
 from elmokit.train import run
-from elmokit.train.corpus import Block, Corpus, CorpusWriter, Splitting, fingerprints, mark_of, write_corpus
+from elmokit.train.corpus import Block, Corpus, CorpusWriter
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.initial import initial_head
 from elmokit.train.loop import Trainer
@@ -39,6 +39,7 @@ from elmokit.train.recipe import Recipe
 from elmokit.train.report import read_log
 from elmokit.train.saved import SavedRun
 from elmokit.train.settings import Settings
+from elmokit.train.splitting import Splitting, fingerprints, mark_of, write_corpus
 from elmokit.train.vocabulary import build_lexicon
 from elmokit.train.workers import Workers
 from test_train import make_settings, make_text, train_until

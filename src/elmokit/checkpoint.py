@@ -249,25 +249,24 @@ def write_native(
     checkpoint: Checkpoint, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32"
 ) -> None:
     """Write our own folder; each file appears under its name only when it is whole."""
+    files = native_files(checkpoint, dtype=dtype)
     with written_folder(folder) as folder:
-        write_native_files(checkpoint, folder, dtype=dtype)
+        for name, content in files.items():
+            replace_file(folder / name, content)
 
 
-def write_native_files(
-    checkpoint: Checkpoint, folder: Path, *, dtype: Literal["float32", "float16"] = "float32"
-) -> None:
-    """Write the files of our own folder into one that is there; what the file system refuses stays an `OSError`."""
+def native_files(checkpoint: Checkpoint, *, dtype: Literal["float32", "float16"] = "float32") -> dict[str, bytes]:
+    """Return the files of our own folder in the order to write them: the card after what it tells of."""
     from safetensors.numpy import save
 
     options = {**_HEADER, **checkpoint.config.model_dump(exclude_none=True)}
     arrays = {name: _as_stored(name, a, dtype) for name, a in sorted(checkpoint.arrays.items())}
-    replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
+    files = {CONFIG: json.dumps(options, indent=2).encode() + b"\n"}
     for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
         if symbols is not None:
-            write_vocabulary(symbols, folder / name)
-    replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
-    if checkpoint.card:  # after what it tells of, which may not find room
-        replace_file(folder / CARD, checkpoint.card.encode())
+            files[name] = _spelled_lines(symbols)
+    files[WEIGHTS] = save(arrays, {"format": "pt"})
+    return {**files, CARD: checkpoint.card.encode()} if checkpoint.card else files
 
 
 def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
@@ -282,7 +281,11 @@ def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np
 
 def write_vocabulary(words: tuple[str, ...], path: Path) -> None:
     """Write a vocabulary or lexicon, one word or character a line."""
-    replace_file(path, "".join(f"{word}\n" for word in words).encode("utf-8"))
+    replace_file(path, _spelled_lines(words))
+
+
+def _spelled_lines(words: tuple[str, ...]) -> bytes:
+    return "".join(f"{word}\n" for word in words).encode("utf-8")
 
 
 @contextmanager

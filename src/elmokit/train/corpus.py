@@ -1,23 +1,19 @@
 """A text of any size on disk: blocks of sentences, each with the distinct words that it holds, and their counts.
 
-`write_corpus` reads a text once. It may come from a pipe, and what is held in memory does not grow with its length, but
-for the counts of words, of which the rarest are dropped where there are millions. Training then reads `Stretch`es:
-several blocks, numbered and spelled in memory.
+What is held in memory while it is written does not grow with its length, but for the counts of words, of which the
+rarest are dropped where there are millions. Training then reads `Stretch`es: several blocks, numbered and spelled in
+memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import islice, pairwise
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -26,20 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elmokit.checkpoint import read_json, replace_file
-from elmokit.errors import ElmoError, FormatError, MismatchError, OutputError, TextError
-from elmokit.reading import Splitter
+from elmokit.errors import ElmoError, FormatError, MismatchError, OutputError
 from elmokit.text import Ids, Speller
 
 # A block is closed when it holds so many tokens; so many sentences are given to a worker at a time.
 BLOCK_TOKENS = 1 << 18
 # More distinct words than these are not counted: the rarest are dropped.
 MOST_WORDS = 4_000_000
-# Of the text itself one sentence in so many is held out where no held-out text is given.
-HELDOUT_EVERY = 100
 
 Sentence = Sequence[str]
 Tokens = NDArray[np.int32]
-Fingerprints = NDArray[np.uint64]
 
 
 # ---------------------------------------------------------------- blocks
@@ -174,67 +166,6 @@ def _block_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.npz"
 
 
-@dataclass(frozen=True)
-class Splitting:
-    """How items of text become sentences: `splitter` makes tokens of an item; `heldout_every`: one distinct sentence in
-    so many is held out, 0 for none; `heldout`: fingerprints of held-out sentences to look out for, rising."""
-
-    splitter: Splitter
-    heldout_every: int = 0
-    heldout: Fingerprints = field(default_factory=lambda: np.zeros(0, np.uint64))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a worker makes of a piece of text: a block, facts, and the sentences that are held out."""
-
-    block: Block
-    facts: Facts
-    heldout: list[list[str]]
-
-
-def _split(items: Sequence[Any], splitting: Splitting) -> _Part:
-    """Split a piece of text. Of sentences that are alike either all are held out or none."""
-    kept: list[list[str]] = []
-    heldout: list[list[str]] = []
-    for sentence in splitting.splitter(items):
-        if not sentence:
-            continue
-        if splitting.heldout_every and mark_of(sentence) % splitting.heldout_every == 0:
-            heldout.append(sentence)
-        else:
-            kept.append(sentence)
-    shared = _count_found(kept, splitting.heldout)
-    block = Block.of(kept)
-    counts = block.counts()
-    unsplit = sum(n for word, n in counts.items() if len(word) > 3 and word[-1] in ".,;!?" and word[:-1].isalpha())
-    longest = int(block.lengths.max(initial=0))
-    return _Part(block, Facts(len(kept), len(block.tokens), longest, unsplit, shared), heldout)
-
-
-def mark_of(sentence: Sentence) -> int:
-    """Return a number that alike sentences share, the same on every machine; others may share it."""
-    return zlib.crc32(_bytes_of(sentence))
-
-
-def fingerprints(sentences: Iterable[Sentence]) -> Fingerprints:
-    """Return numbers that sentences share only if they are alike, as far as 64 bits can tell."""
-    digests = (hashlib.blake2b(_bytes_of(sentence), digest_size=8).digest() for sentence in sentences)
-    return np.frombuffer(b"".join(digests), np.uint64)
-
-
-def _count_found(sentences: Sequence[Sentence], among: Fingerprints) -> int:
-    """Count the sentences that are among others, whose fingerprints rise."""
-    if not len(among):
-        return 0
-    found = fingerprints(sentences)
-    return int((among[np.searchsorted(among, found).clip(max=len(among) - 1)] == found).sum())
-
-
-def _bytes_of(sentence: Sentence) -> bytes:
-    return "\n".join(sentence).encode("utf-8", "surrogatepass")
-
-
 class CorpusWriter:
     """Writes blocks to a folder as text comes in, and counts its words."""
 
@@ -268,28 +199,9 @@ def _without_the_rarest(counts: Counter[str], most: int) -> Counter[str]:
     return Counter({word: n for word, n in counts.items() if n > least})
 
 
-def write_corpus(
-    items: Iterable[Any], splitting: Splitting, writer: CorpusWriter, heldout: CorpusWriter | None, *, processes: int
-) -> None:
-    """Read a text once: blocks go to `writer`, sentences that are held out to `heldout`.
-
-    `items`: lines, or whatever the splitter takes. `processes`: how many split at the same time; the blocks are the
-    same for any number of them.
-    """
-    pending: list[list[str]] = []
-    for part in _parts(_pieces(items), splitting, processes):
-        writer.add(part.block, part.facts)
-        pending += part.heldout
-        if heldout is not None and sum(map(len, pending)) > BLOCK_TOKENS:
-            add_sentences(heldout, pending)
-            pending = []
-    if heldout is not None:
-        add_sentences(heldout, pending)
-
-
 def add_sentences(writer: CorpusWriter, sentences: Iterable[Sentence]) -> None:
     """Write sentences, without the empty ones, as blocks."""
-    for piece in _pieces(sentence for sentence in sentences if sentence):
+    for piece in pieces(sentence for sentence in sentences if sentence):
         block = Block.of(piece)
         writer.add(block, Facts(len(piece), len(block.tokens), int(block.lengths.max(initial=0))))
 
@@ -301,7 +213,7 @@ def corpus_of(sentences: Iterable[Sentence], folder: Path) -> Corpus:
     return writer.close()
 
 
-def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
+def pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
     """Cut a text into pieces of about a block, by the length of its lines or lists of tokens."""
     piece: list[Any] = []
     size = 0
@@ -313,41 +225,6 @@ def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
             piece, size = [], 0
     if piece:
         yield piece
-
-
-def _parts(pieces: Iterator[list[Any]], splitting: Splitting, processes: int) -> Iterator[_Part]:
-    first = list(islice(pieces, 2))
-    if processes == 1 or len(first) < 2:  # not worth a process
-        for piece in (*first, *pieces):
-            yield _split(piece, splitting)
-        return
-    try:
-        # "spawn": a fork would copy whatever threads torch has started.
-        with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (splitting,)) as pool:
-            waiting: list[Future[_Part]] = [pool.submit(_split_here, piece) for piece in first]
-            for piece in pieces:
-                waiting.append(pool.submit(_split_here, piece))
-                if len(waiting) > 2 * processes:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
-    except BrokenProcessPool:
-        raise TextError(
-            "a process that reads the text was killed, perhaps for want of memory; start again with fewer --processes"
-        ) from None
-
-
-_here: Splitting | None = None  # of a worker process, which is told once
-
-
-def _begin(splitting: Splitting) -> None:
-    global _here
-    _here = splitting
-
-
-def _split_here(piece: list[Any]) -> _Part:
-    assert _here is not None
-    return _split(piece, _here)
 
 
 # ---------------------------------------------------------------- a stretch in memory

@@ -30,20 +30,9 @@ from elmokit.checkpoint import (
 from elmokit.errors import FormatError, TextError
 from elmokit.reading import Splitter, expand, is_parquet, read_items
 from elmokit.text import BEGIN_WORD, END_WORD, PAD, Speller
-from elmokit.train.corpus import (
-    HELDOUT_EVERY,
-    Corpus,
-    CorpusWriter,
-    Fingerprints,
-    Rows,
-    Splitting,
-    add_sentences,
-    fingerprints,
-    readable,
-    write_corpus,
-    written,
-)
+from elmokit.train.corpus import Corpus, CorpusWriter, Rows, add_sentences, readable, written
 from elmokit.train.settings import Settings
+from elmokit.train.splitting import HELDOUT_EVERY, Fingerprints, Splitting, fingerprints, write_corpus
 from elmokit.train.vocabulary import SPECIALS, build_lexicon, build_vocabulary, load_vocabulary
 
 # Sentences longer than these, on the average, are hardly sentences.

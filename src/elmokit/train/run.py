@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from elmokit.checkpoint import Checkpoint, head_words, write_native_files
+from elmokit.checkpoint import Checkpoint, head_words, native_files
 from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError, require
 from elmokit.model import Elmo
 from elmokit.train import report
@@ -263,9 +263,8 @@ class _Run:
         arrays = self.trainer.arrays()
         model = Elmo(Checkpoint(prepared.config, arrays, prepared.vocabulary, card, characters=prepared.characters))
         warmed = model.warm(prepared.heldout_sentences(_WARM_SENTENCES))
-        folder = self.saved.folder.parent
-        with self.saved.writing(folder):
-            write_native_files(warmed.checkpoint(), folder)
+        for name, content in native_files(warmed.checkpoint()).items():
+            self.saved.write_beside(name, content)
 
     def _save(self) -> None:
         tensors = self.trainer.tensors()

@@ -62,7 +62,7 @@ class SavedRun:
 
     def write_state(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Replace the saved state; on a full disk the former one stays."""
-        with self.writing(self.folder):
+        with self._writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.contiguous().cpu() for name, t in tensors.items()}
         self._replace(self.state_file, save(tensors, {"progress": json.dumps(progress)}))
@@ -81,18 +81,22 @@ class SavedRun:
             raise FormatError(f"{self.state_file} is not a saved state; start the run again in another folder")
         return tensors, progress
 
+    def write_beside(self, name: str, content: bytes) -> None:
+        """Replace a file of the model, in the folder above."""
+        self._replace(self.folder.parent / name, content)
+
     def log(self, **entry: float | str) -> None:
         """Append one line of JSON to the log; a last line that was cut stays alone."""
-        with self.writing(self.log_file), self.log_file.open("ab+") as file:
+        with self._writing(self.log_file), self.log_file.open("ab+") as file:
             cut = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
             file.write(b"\n" * cut + json.dumps(entry).encode() + b"\n")
 
     def _replace(self, path: Path, content: bytes) -> None:
-        with self.writing(path):
+        with self._writing(path):
             replace_file(path, content)
 
     @contextmanager
-    def writing(self, path: Path) -> Iterator[None]:
+    def _writing(self, path: Path) -> Iterator[None]:
         """Say of a file that cannot be written which it is and how the run goes on."""
         try:
             yield
