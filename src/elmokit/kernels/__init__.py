@@ -11,7 +11,7 @@ from torch import Tensor
 
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
 from elmokit.kernels.convolution import window_maxima as window_maxima
-from elmokit.kernels.in_place import lstmp_in_place
+from elmokit.kernels.in_place import forget_packed, lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.kernels.plain import whole_rows as whole_rows
 from elmokit.kernels.product import product as product
@@ -36,6 +36,9 @@ def lstmp(
 
     Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
     """
+    for weight in (kernel_ZKG, projection_ZDP):
+        if weight is not None:
+            forget_packed(weight)
     if not torch.is_grad_enabled():
         kernel = _for_embedding(x_TZBI.device.type)
     else:

@@ -172,7 +172,7 @@ class Trainer:
         device = self.workers.device
         self._check_saved(tensors, progress)
         for name, parameter in self.named_parameters():
-            parameter.detach().copy_(tensors[name])  # not through .data: packed weights see that this one has changed
+            parameter.data.copy_(tensors[name])
             suffix = f".{name}"
             keys = [k for k in tensors if k.startswith("optimizer.") and k.endswith(suffix)]
             self.optimizer.state[parameter] = {
