@@ -31,6 +31,7 @@ from elmokit.reading import Splitter
 from elmokit.text import UNKNOWN
 from elmokit.train import run
 from elmokit.train.corpus import Block, Corpus, CorpusWriter
+from elmokit.train.dropout import Dropout
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.initial import initial_head
 from elmokit.train.loop import Trainer
@@ -439,9 +440,22 @@ def losses_of(out):
     ]
 
 
+@given(st.floats(0.05, 0.9), st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 9), st.data())
+@settings(deadline=None, max_examples=50)
+def test_dropout_of_a_row_does_not_depend_on_other_rows(rate, seed, T, B, data):
+    x = torch.ones(T, 2, B, 3)
+    first = data.draw(st.integers(0, B - 1))
+    whole, part = Dropout(rate, seed=seed, first_row=0), Dropout(rate, seed=seed, first_row=first)
+    calls = [(whole(x), part(x[:, :, first:])) for _ in range(3)]
+    assert all(torch.equal(a[:, :, first:], b) for a, b in calls)
+    many = Dropout(rate, seed=seed, first_row=0)(torch.ones(100, 2, 10, 50))
+    assert abs(float((many == 0).float().mean()) - rate) < 0.01
+    assert abs(float(many.mean()) - 1) < 0.05
+
+
 @pytest.mark.parametrize("softmax", [{"softmax": "full"}, {"softmax": "sampled", "samples": 5}])
 def test_a_batch_read_in_parts_is_the_same_update(text, tmp_path, softmax):
-    recipe = {"dropout": 0.0, "batch_size": 8, "epochs": 1.0, **softmax}
+    recipe = {"dropout": 0.2, "batch_size": 8, "epochs": 1.0, **softmax}
     whole = train(make_settings(text, recipe=recipe), tmp_path / "whole")
     parts = train(make_settings(text, recipe={**recipe, "accumulate": 4}), tmp_path / "parts")
     np.testing.assert_allclose(losses_of(tmp_path / "whole"), losses_of(tmp_path / "parts"), rtol=1e-5)
@@ -696,7 +710,7 @@ def torchrun(arguments):
 
 
 def arguments_for(text, out, *more):
-    fixed = "--preset tiny --epochs 0.5 --batch-size 4 --unroll 10 --dropout 0 --min-count 1 --precision float32"
+    fixed = "--preset tiny --epochs 0.5 --batch-size 4 --unroll 10 --dropout 0.2 --min-count 1 --precision float32"
     return [text, "--out", out, *fixed.split(), "--processes", "1", "--device", "cpu", *more]
 
 

@@ -23,6 +23,7 @@ from elmokit.checkpoint import Arrays
 from elmokit.errors import FormatError
 from elmokit.head import AdaptiveSoftmax
 from elmokit.network import BiLM, State, WordTable
+from elmokit.train.dropout import Dropout
 from elmokit.train.evaluate import Perplexity, perplexity, run_window
 from elmokit.train.initial import initial_arrays, initial_head
 from elmokit.train.prepare import Prepared
@@ -55,12 +56,14 @@ class Objective(nn.Module):
         self.network, self.head, self.recipe = network, head, recipe
         self.generator = torch.Generator()
 
-    def forward(self, window: Window, h: Tensor, c: Tensor, negatives: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, window: Window, h: Tensor, c: Tensor, dropout: Dropout, negatives: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss of a window, and the state after it; `negatives` seeds their drawing."""
-        dropout, device = self.recipe.dropout, self.network.device
+        device = self.network.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             top_TZBP, state = run_window(self.network, window, State(h, c), dropout=dropout)
-            x_ZNP = nn.functional.dropout(top_TZBP, dropout).transpose(0, 1).flatten(1, 2)
+            x_ZNP = dropout(top_TZBP).transpose(0, 1).flatten(1, 2)
             targets_ZN = torch.from_numpy(window.targets_TZB).to(device).transpose(0, 1).flatten(1)
             loss = self.head.loss(x_ZNP, targets_ZN, self.generator.manual_seed(negatives))
         return loss, state.h.detach(), state.c.detach()
@@ -120,11 +123,14 @@ class Trainer:
 
     def _part(self, step: int, number: int) -> float:
         """Add the gradient of some rows of the batch."""
-        negatives = self._seed(step, self.workers.rank * len(self.parts) + number)
-        window = self.streams.window(step, self.parts[number])
+        rows = self.parts[number]
+        negatives, seed = np.random.SeedSequence((self.recipe.seed, step)).generate_state(2).tolist()
+        torch.manual_seed(seed + rows.start)  # for dropout on a GPU
+        dropout = Dropout(self.recipe.dropout, seed=seed, first_row=rows.start)
+        window = self.streams.window(step, rows)
         state = self.states[number]
         with self._unshared() if number < len(self.parts) - 1 else nullcontext():
-            loss, h, c = self.parallel(window, state.h, state.c, negatives)
+            loss, h, c = self.parallel(window, state.h, state.c, dropout, negatives)
             times = self.recipe.unroll if self.recipe.optimizer == "adagrad" else 1
             (loss * (times / len(self.parts))).backward()
         self.states[number] = State(h, c)
@@ -133,12 +139,6 @@ class Trainer:
     def _unshared(self) -> AbstractContextManager[None]:
         """Let the processes talk about their gradients only after the last part."""
         return self.parallel.no_sync() if self.workers.world > 1 else nullcontext()  # type: ignore[operator]
-
-    def _seed(self, step: int, part: int) -> int:
-        """Seed torch's own generator, which dropout uses; return the seed of the negatives, the same for all parts."""
-        negatives, dropout = np.random.SeedSequence((self.recipe.seed, step)).generate_state(2).tolist()
-        torch.manual_seed(dropout + part)
-        return negatives
 
     def _set_learning_rates(self, step: int) -> None:
         rate = self.recipe.learning_rate * _schedule(self.recipe, step, self.total_steps)
