@@ -27,6 +27,7 @@ from train_peer import RECIPE, SPECIALS, copy_text, pinned
 import elmokit
 from elmokit.train.prepare import reopen
 from elmokit.train.recipe import PRESETS
+from elmokit.train.saved import SavedRun
 from elmokit.train.settings import Settings
 from elmokit.train.streams import Streams
 
@@ -154,7 +155,7 @@ def run_elmokit(few: int, many: int, job: dict[str, Any], arguments: argparse.Na
 
 def work_of_an_update(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Return the needed arithmetic: forward and twice as much backward, each distinct word of a window once."""
-    settings = Settings.from_json(json.loads((out / "training" / "settings.json").read_text()))
+    settings = Settings.from_json(SavedRun(out).read_settings())
     prepared = reopen(settings, out / "training" / "corpus")
     rows, unroll = RECIPE["batch_size"], RECIPE["unroll_steps"]
     streams = Streams(prepared.train, prepared.rows, prepared.speller, rows=rows, unroll=unroll, seed=1)

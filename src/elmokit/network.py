@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError
-from elmokit.kernels import lstmp, product, whole_rows, window_maxima
+from elmokit.kernels import affine, lstmp, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
 
@@ -38,7 +38,7 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return product(x, self.weight, self.bias)
+        return affine(x, self.weight, self.bias)
 
 
 class Convolution(nn.Module):

@@ -8,15 +8,14 @@ cells stay in float32 where the weights are bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from elmokit.kernels.plain import whole_rows
-from elmokit.kernels.product import Packed, multiply
+from elmokit.kernels.product import packed
 
 
 def lstmp_in_place(
@@ -35,35 +34,13 @@ def lstmp_in_place(
     y_TZBP = x_TZBI.new_empty(len(rows), *h_ZBP.shape)
     h_ZBP, c_ZBD = h_ZBP.clone(), c_ZBD.clone()
     for z in range(len(kernel_ZKG)):
-        gates = partial(_packed(kernel_ZKG)[z], bias_O=bias_ZG[z])
-        project = None if projection_ZDP is None else _packed(projection_ZDP)[z]
+        gates = partial(packed(kernel_ZKG)[z], bias_O=bias_ZG[z])
+        project = None if projection_ZDP is None else packed(projection_ZDP)[z]
         _one_direction(
             x_TZBI[:, z], gates, project, h_ZBP[z], c_ZBD[z], y_TZBP[:, z],
             rows=rows, cell_clip=cell_clip, proj_clip=proj_clip,
         )  # fmt: skip
     return y_TZBP, h_ZBP, c_ZBD
-
-
-# Packed copies of weights that are alive and do not learn, with the version of the weight that was packed: a change
-# makes a new copy. Weights that learn are not packed: optimisers may change them without changing their version.
-_PACKED: MutableMapping[Tensor, tuple[tuple[int, int], list[Packed]]] = WeakTensorKeyDictionary()
-
-
-def forget_packed(weight_ZIO: Tensor) -> None:
-    """Let go of the packed copy of a weight that learns; there may be one from before it did."""
-    if weight_ZIO.requires_grad:
-        _PACKED.pop(weight_ZIO, None)
-
-
-def _packed(weight_ZIO: Tensor) -> Sequence[Callable[..., Tensor]]:
-    """Return the weight of each direction, packed if it does not learn."""
-    if weight_ZIO.requires_grad:
-        return [partial(multiply, b_IO=weight_IO) for weight_IO in weight_ZIO]
-    version = weight_ZIO.data_ptr(), 0 if weight_ZIO.is_inference() else weight_ZIO._version
-    known = _PACKED.get(weight_ZIO)
-    if known is None or known[0] != version:
-        known = _PACKED[weight_ZIO] = version, [Packed(weight_IO) for weight_IO in weight_ZIO]
-    return known[1]
 
 
 def _one_direction(

@@ -1,17 +1,21 @@
 """Matrix products, each by the fastest library that torch carries for the processor at hand.
 
 torch multiplies float32 matrices on x86 with MKL, which does not use the whole width of an AMD processor's vectors.
-oneDNN, which torch carries too and takes for convolutions and bfloat16, does: twice as fast there, equal elsewhere
-(docs/benchmarks.md). With two rows or more it also adds up each row in the same order whatever the other rows are.
+oneDNN, which torch carries too and takes for convolutions and bfloat16, does, and is twice as fast there; processors of
+other makers have not been measured. With two rows or more it also adds up each row in the same order whatever the other
+rows are.
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -27,6 +31,14 @@ def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tenso
     else:
         y_NO = _Product.apply(x_NI, weight_IO, bias_O)
     return y_NO.view(*x.shape[:-1], -1)
+
+
+def affine(x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+    """Return x @ weight + bias as `product`, with the weight packed where nothing learns."""
+    forget_packed(weight_IO)
+    if torch.is_grad_enabled() or weight_IO.requires_grad or torch.is_autocast_enabled(x.device.type):
+        return product(x, weight_IO, bias_O)
+    return packed(weight_IO)[0](x.reshape(-1, x.shape[-1]), bias_O).view(*x.shape[:-1], -1)
 
 
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -59,6 +71,29 @@ class Packed:
         if self.packed is None:
             return multiply(x_NI, self.weight_IO, bias_O)
         return torch.ops.mkldnn._linear_pointwise(x_NI, self.packed, bias_O, "none", [], "")
+
+
+# Packed copies of weights that are alive and do not learn, with the version of the weight that was packed: a change
+# makes a new copy. Weights that learn are not packed: optimisers may change them without changing their version.
+_PACKED: MutableMapping[Tensor, tuple[tuple[int, int], list[Packed]]] = WeakTensorKeyDictionary()
+
+
+def packed(weight: Tensor) -> Sequence[Callable[..., Tensor]]:
+    """Return for a weight (I, O), or each of several (Z, I, O), the function from x (N, I) and a bias to the product."""
+    parts = weight.detach().view(-1, *weight.shape[-2:])
+    if weight.requires_grad:
+        return [partial(multiply, b_IO=weight_IO) for weight_IO in parts]
+    version = weight.data_ptr(), 0 if weight.is_inference() else weight._version
+    known = _PACKED.get(weight)
+    if known is None or known[0] != version:
+        known = _PACKED[weight] = version, [Packed(weight_IO) for weight_IO in parts]
+    return known[1]
+
+
+def forget_packed(weight: Tensor) -> None:
+    """Let go of the packed copies of a weight that learns; there may be some from before it did."""
+    if weight.requires_grad:
+        _PACKED.pop(weight, None)
 
 
 class _Product(torch.autograd.Function):
