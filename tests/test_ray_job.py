@@ -211,6 +211,22 @@ def test_what_does_not_go_is_refused_in_one_sentence(embed, texts, tmp_path):
         embed(texts[0], out)
 
 
+def test_workers_fit_the_cluster_and_share_its_gpus(monkeypatch):
+    monkeypatch.setattr(ray_job.ray, "cluster_resources", lambda: {"CPU": 7.0, "GPU": 4.0})
+    assert (ray_job._room("cpu", 2), ray_job._room("cpu", 9), ray_job._room("cuda", 2)) == (3, 1, 4)
+    assert [ray_job._share(workers) for workers in (1, 4, 5, 8, 12)] == [1, 1, 1 / 2, 1 / 2, 1 / 3]
+    monkeypatch.setattr(ray_job.ray, "cluster_resources", lambda: {"CPU": 7.0})
+    with pytest.raises(MismatchError, match="no machine of the cluster has a GPU"):
+        ray_job._room("cuda", 1)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_where_no_cluster_answers_is_told_at_once(texts, tmp_path, tiny_elmo, address):
+    with pytest.raises(OutputError, match=f"no Ray cluster answers at {address}.*ray start --head"):
+        ray_job.embed_texts(texts, tmp_path / "out", elmo=tiny_elmo, address=address)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt.gz"]
+
+
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "elmokit.ray_job")

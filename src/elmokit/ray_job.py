@@ -8,7 +8,9 @@ name follows from the block, and a block whose part is there is not computed aga
 from __future__ import annotations
 
 import json
+import math
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,8 +72,8 @@ def embed_texts(
 
     `address`: "local" starts a cluster of this machine alone, "auto" joins the one that this machine is part of,
     "host:port" another; where this process is connected already, that connection is used. `workers`: models at work;
-    by default one for each GPU, or for each `threads` processors. Each computes on `device` with the precision of
-    `elmo`, which is itself used only to write the model for the others.
+    by default one for each GPU, or for each `threads` processors; several may share a GPU. Each computes on `device`
+    with the precision of `elmo`, which is itself used only to write the model for the others.
 
     While it runs, everything is in OUT.partial; after an interruption of this process `resume` goes on with the blocks
     that are missing. `force` replaces `out`. Errors are those of `embed_file`; Ray's own are told as `OutputError`.
@@ -158,8 +160,9 @@ def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports nothing to Ray's makers
     new: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
+        _knock(address)
         ray.init(address=address, logging_level="error", log_to_driver=False, **new)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(
             f"no Ray cluster answers at {address} ({_first_line(error)}): start one with  ray start --head , or take "
             "the address local"
@@ -170,14 +173,27 @@ def _connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at host:port; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
 def _room(device: str, threads: int) -> int:
     """Return how many workers the cluster has room for."""
-    total = ray.cluster_resources()
-    if device == "cpu":
-        return max(1, int(total.get("CPU", 1) // threads))
-    if gpus := int(total.get("GPU", 0)):
-        return gpus
+    return _gpus() if device == "cuda" else max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
+
+
+def _gpus() -> int:
+    if found := int(ray.cluster_resources().get("GPU", 0)):
+        return found
     raise MismatchError("device 'cuda' cannot be used (no machine of the cluster has a GPU); compute on the CPU")
+
+
+def _share(workers: int) -> float:
+    """Return each worker's share of a GPU: more workers than GPUs take turns, one computing while another writes."""
+    return 1 / math.ceil(workers / _gpus())
 
 
 def _rows(
@@ -198,7 +214,7 @@ def _rows(
         fn_constructor_kwargs=worker.keywords,
         compute=data.ActorPoolStrategy(size=workers),
         num_cpus=worker.keywords["threads"],
-        num_gpus=1 if device == "cuda" else None,
+        num_gpus=_share(workers) if device == "cuda" else None,
     )
     return _told_plainly(done)
 
