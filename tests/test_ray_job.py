@@ -271,8 +271,9 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    found.machines = [found.add_node(num_cpus=1, include_dashboard=False) for _ in range(2)]
+    little = {"include_dashboard": False, "object_store_memory": 100 << 20}
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **little})
+    found.machines = [found.add_node(num_cpus=1, **little) for _ in range(2)]
     yield found
     found.shutdown()
 
