@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md and docs/training.md from the results, between the marker comments there."""
+"""Write the tables of docs/benchmarks.md, training.md and scaling.md from the results, between the markers there."""
 
 from __future__ import annotations
 
@@ -217,6 +217,65 @@ def precision_lines(found: dict[str, Any]) -> list[str]:
     return [*rows, "", note]
 
 
+def scaling_lines(found: dict[str, Any]) -> list[str]:
+    """Return the tables of scaling.json: what was taken for granted, then hours, bytes and parts."""
+    assumed, measured = found["assumed"], found["measured"]
+    rows = ["| rate | value | from |", "|---|--:|---|"]
+    rows += [
+        f"| a GPU computes | {assumed['gpu_tokens_per_s']:,} tokens/s | **assumed**: the target, not measured |",
+        f"| storage takes, from all machines | {assumed['storage_gb_per_s']} GB/s | **assumed** |",
+        f"| a vector has | {assumed['width']:,} values, {assumed['layers']} layers | shape `original` |",
+        f"| a sentence has | {measured['tokens_a_sentence']} tokens | counted in the text of docs/benchmarks.md |",
+        f"| a core computes, shape `small` | {measured['cpu_tokens_per_s'] / measured['cpu_threads']:,.0f} tokens/s "
+        f"| docs/benchmarks.md, float32, {measured['cpu_threads']} threads |",
+        f"| a core reads and splits | {measured['reader_tokens_per_s'] / 1e6:.1f} million tokens/s "
+        f"| measured, {measured['processor']}, lines |",
+        f"| a core writes Parquet | {measured['writer_mb_per_s']:,} MB/s | measured, the same, float32 |",
+    ]
+    gpus = list(found["time"][0]["hours"])
+    names = " | ".join(f"hours of {gpu} GPU{'s' * (gpu != '1')}" for gpu in gpus)
+    rows += ["", f"| tokens | {names} | core hours, `small` on CPUs |"]
+    rows += ["|--:" * (len(gpus) + 2) + "|"]
+    for one in found["time"]:
+        cells = [f"{one['tokens']:,}", *(f"{one['hours'][gpu]:.3g}" for gpu in gpus), f"{one['cpu_core_hours']:,.0f}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return [*rows, "", *output_size_lines(found), "", *part_lines(found)]
+
+
+def output_size_lines(found: dict[str, Any]) -> list[str]:
+    """Return what each kind of output takes."""
+    rows = [
+        "| kept | numbers | TB, a billion tokens | TB, a trillion | GB/s of one GPU | GPU hours, a trillion, one "
+        "worker each | workers a GPU that hide writing | GPUs that fill the storage |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for one in found["output"]:
+        cells = [
+            one["kind"],
+            one["dtype"],
+            *(f"{size:,.0f}" if size >= 100 else f"{size:.2g}" for size in one["tb"].values()),
+        ]
+        cells += [f"{one['gb_per_s_a_gpu']:.2g}", f"{one['gpu_hours_of_a_trillion']:,.0f}"]
+        cells += [str(one["workers_that_hide_writing"]), f"{one['gpus_that_fill_the_storage']:,.1f}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def part_lines(found: dict[str, Any]) -> list[str]:
+    """Return how many parts there are, and of what size."""
+    kinds = list(found["parts"][0]["gb"])
+    rows = [
+        f"| tokens | `--save-every` | parts | {' | '.join(f'GB a part: {kind}' for kind in kinds)} "
+        "| parts a second of 64 GPUs |",
+        "|--:" * (len(kinds) + 4) + "|",
+    ]
+    for one in found["parts"]:
+        cells = [f"{one['tokens']:,}", f"{one['sentences']:,}", f"{one['parts']:,.0f}"]
+        cells += [*(f"{one['gb'][kind]:.2g}" for kind in kinds), f"{one['parts_per_s_of_64_gpus']:,.0f}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
 TABLES = [
     ("benchmarks.md", "embed", embed_lines),
     ("benchmarks.md", "train_peer", train_lines),
@@ -228,6 +287,7 @@ TABLES = [
     ("benchmarks.md", "start", start_lines),
     ("training.md", "ablation", ablation_lines),
     ("training.md", "many_gpus", gpu_lines),
+    ("scaling.md", "scaling", scaling_lines),
 ]
 
 

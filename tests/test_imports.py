@@ -18,10 +18,11 @@ PACKAGE = Path(elmokit.__file__).parent
 # Each of these may import those before it (tier 0, then tier 1).
 TIER_0 = ["errors", "reading", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
 SPINE = [*TIER_0, "kernels", "mirror", "network", "head", "padded", "model"]
-# Leaves: what else of the package each may import. No leaf imports another, but for the job that joins model and sink.
+# Leaves: what else of the package each may import. No leaf imports another, but for the jobs.
 LEAVES = {
     "sinks": TIER_0,
     "job": [*SPINE, "sinks"],
+    "ray_job": [*SPINE, "sinks", "job"],
     "train": SPINE,
     "lm": SPINE,
     "compat": [*SPINE, "sinks", "job", "lm"],
@@ -48,6 +49,7 @@ OWNERS = {
         "padded",
         "model",
         "job",
+        "ray_job",
         "train",
         "lm",
         "compat",
@@ -55,8 +57,9 @@ OWNERS = {
     },
     "triton": {"kernels"},
     "pyarrow": {"sinks", "reading"},
+    "ray": {"ray_job"},
     "syntok": {"reading"},
-    "tqdm": {"cli", "download", "job", "train"},
+    "tqdm": {"cli", "download", "job", "ray_job", "train"},
     "typer": {"cli"},
 }
 

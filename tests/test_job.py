@@ -484,7 +484,7 @@ def die_at(step):
         return wrapper
 
     for owner, name in [
-        (partial, "_sync"),
+        (partial, "sync"),
         (partial.Partial, "_open_sink"),
         (partial.Partial, "write"),
         (Path, "mkdir"),

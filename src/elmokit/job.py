@@ -95,7 +95,7 @@ def embed_file(
     no sentences), `MismatchError` (text, model or an option is not that of the run to resume), `MissingExtra`.
     """
     start = time.monotonic()
-    chosen = {"layers": _plain(layers), "pool": pool, "state": state, "batch_size": batch_size}
+    chosen = {"layers": plain_layers(layers), "pool": pool, "state": state, "batch_size": batch_size}
     spec = Spec(
         width=elmo.dim,
         layers=elmo.n_layers if layers == "all" else None,
@@ -133,7 +133,8 @@ def _whole_batches(sentences: int, batch_size: int | None) -> int:
     return -(-sentences // rows) * rows
 
 
-def _plain(layers: Layers) -> str | int | list[float]:
+def plain_layers(layers: Layers) -> str | int | list[float]:
+    """Return `layers` as JSON holds it."""
     return layers if isinstance(layers, str | int) else [float(weight) for weight in layers]
 
 

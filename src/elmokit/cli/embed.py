@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def embed(
-    text: Annotated[str, Argument(metavar="TEXT", help="one tokenised sentence a line, '-' for standard input")],
+    texts: Annotated[
+        list[str],
+        Argument(
+            metavar="TEXT", help="one tokenised sentence a line, '-' for standard input; with --ray several texts"
+        ),
+    ],
     out: Annotated[Path, Argument(metavar="OUT", help="file to write; its ending says how: .hdf5, .parquet or .npz")],
     model: Model = None,
     weights: Weights = None,
@@ -61,42 +66,74 @@ def embed(
     device: Device = "cpu",
     precision: Precision = "float32",
     threads: Threads = None,
+    ray: Annotated[
+        str | None,
+        Option(
+            metavar="ADDRESS",
+            help="compute on a Ray cluster: auto (the one of this machine), host:port, or local (start one here); "
+            "texts may be folders and patterns, OUT is a folder of Parquet files",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, Option(min=1, help="--ray: models at work; default: one for each GPU, or --threads processors")
+    ] = None,
 ) -> None:
-    """Write the vectors of a text to a file."""
+    """Write the vectors of a text to a file, or of many texts to a folder (--ray)."""
     if all_layers + top + average + mix > 1:
         raise typer.BadParameter("choose one", param_hint="--all, --top, --average, --mix")
     if warm_up and state != "warm":
         raise typer.BadParameter("only --state warm starts from it", param_hint="--warm-up")
-    if text == warm_up == "-":
+    if warm_up == "-" and "-" in texts:
         raise typer.BadParameter("standard input can be read only once", param_hint="--warm-up")
-    from elmokit.job import embed_file
-
+    _check_ray(ray, texts, out, workers=workers, for_hdf5=use_sentence_keys or forget_sentences)
+    options: dict[str, Any] = {
+        "pool": pool,
+        "state": state,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "tokenize": tokenize,
+        "symbols": symbols,
+        "column": column,
+        "resume": resume,
+        "force": force,
+        "save_every": save_every,
+    }
     try:
-        elmo = load_model(model, weights, vocabulary, threads, device=device, precision=precision)
+        if ray:
+            from elmokit.ray_job import embed_texts
+        else:
+            from elmokit.job import embed_file
+
+        # With --ray the device is that of the workers.
+        elmo = load_model(model, weights, vocabulary, threads, device="cpu" if ray else device, precision=precision)
         elmo = _warmed(elmo, warm_up, tokenize=tokenize, symbols=symbols)
-        done = embed_file(
-            text,
-            out,
-            elmo=elmo,
-            layers=_mix(elmo) if mix else "all" if all_layers else "top" if top else "average",
-            pool=pool,
-            state=state,
-            batch_size=batch_size,
-            dtype=dtype,
-            tokenize=tokenize,
-            symbols=symbols,
-            column=column,
-            use_sentence_keys=use_sentence_keys,
-            forget_sentences=forget_sentences,
-            resume=resume,
-            force=force,
-            save_every=save_every,
-        )
+        options |= {"elmo": elmo, "layers": _mix(elmo) if mix else "all" if all_layers else "top" if top else "average"}
+        if ray:
+            on: dict[str, Any] = {"address": ray, "workers": workers, "threads": threads or 1, "device": device}
+            done = embed_texts(texts, out, **on, **options)
+        else:
+            keys: dict[str, Any] = {"use_sentence_keys": use_sentence_keys, "forget_sentences": forget_sentences}
+            done = embed_file(texts[0], out, **keys, **options)
     except KeyboardInterrupt:
         safe = f"what is done is safe in {out}.partial, run the same command with --resume to continue"
         notice(f"interrupted; {safe if Path(f'{out}.partial').exists() else 'nothing is saved'}")
         raise typer.Exit(130) from None
     notice(f"{out}: {done.sentences:,} sentences, {done.tokens:,} tokens in {done.seconds:.1f} s")
+
+
+def _check_ray(ray: str | None, texts: list[str], out: Path, *, workers: int | None, for_hdf5: bool) -> None:
+    """Refuse what needs --ray, and what does not go with it."""
+    if ray is None:
+        if len(texts) > 1:
+            raise typer.BadParameter("several texts are for --ray; name one", param_hint="TEXT")
+        if workers:
+            raise typer.BadParameter("workers are for --ray", param_hint="--workers")
+        return
+    if for_hdf5:
+        hint = "--use-sentence-keys, --forget-sentences"
+        raise typer.BadParameter("they are for HDF5, and --ray writes Parquet", param_hint=hint)
+    if out.suffix.lower() in (".hdf5", ".h5", ".npz"):
+        raise typer.BadParameter(f"--ray writes a folder of Parquet files, not {out.suffix}", param_hint="OUT")
 
 
 def _mix(elmo: Elmo) -> list[float]:

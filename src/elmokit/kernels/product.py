@@ -79,7 +79,8 @@ _PACKED: MutableMapping[Tensor, tuple[tuple[int, int], list[Packed]]] = WeakTens
 
 
 def packed(weight: Tensor) -> Sequence[Callable[..., Tensor]]:
-    """Return for a weight (I, O), or each of several (Z, I, O), the function from x (N, I) and a bias to the product."""
+    """Return for a weight (I, O), or for each of several (Z, I, O), the function from x (N, I) and a bias to x @ weight
+    + bias; packed where the weight does not learn."""
     parts = weight.detach().view(-1, *weight.shape[-2:])
     if weight.requires_grad:
         return [partial(multiply, b_IO=weight_IO) for weight_IO in parts]

@@ -1,8 +1,9 @@
 """Parquet: a row for each sentence with its number, its tokens and its vectors.
 
 Columns: `sentence` int64, `tokens` list<string>, and `vectors`, or with all layers `layer_0`, `layer_1`, ...: each a
-list (one item for each token) of fixed-size lists of D floats, or, pooled, one fixed-size list. The notes of the
-output (model, options) are in the schema's metadata, under "elmokit.<name>".
+list (one item for each token) of fixed-size lists of D floats, or, pooled, one fixed-size list. Before them, where the
+`Spec` names a text, `text` string. The notes of the output (model, options) are in the schema's metadata, under
+"elmokit.<name>".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elmokit.errors import OutputError
 from elmokit.sinks.spec import Array, Spec
 
 GROUP_BYTES = 2**25  # of vectors held in memory before a row group is written
@@ -28,7 +30,7 @@ class ParquetSink:
         self._spec = spec
         self._schema = _schema(spec)
         # No two vectors are alike: a dictionary of them only costs time.
-        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=False)
+        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=["text"] if spec.text else False)
         self._begin_group()
 
     def _begin_group(self) -> None:
@@ -48,7 +50,8 @@ class ParquetSink:
             self._write_group()
 
     def _write_group(self) -> None:
-        columns = [pa.array(self._numbers, pa.int64()), pa.array(self._tokens, self._schema.field("tokens").type)]
+        columns = [] if self._spec.text is None else [pa.array([self._spec.text] * len(self._numbers), pa.string())]
+        columns += [pa.array(self._numbers, pa.int64()), pa.array(self._tokens, self._schema.field("tokens").type)]
         for layer in range(len(self._schema) - len(columns)):
             arrays = self._arrays if self._spec.layers is None else [array[layer] for array in self._arrays]
             columns.append(_vectors(arrays, self._schema.field(len(columns)).type, pooled=self._spec.pooled))
@@ -79,10 +82,23 @@ def _schema(spec: Spec) -> pa.Schema:
     if not spec.pooled:
         vectors = pa.list_(vectors)
     names = ["vectors"] if spec.layers is None else [f"layer_{layer}" for layer in range(spec.layers)]
+    text = [] if spec.text is None else [("text", pa.string())]
     return pa.schema(
-        [("sentence", pa.int64()), ("tokens", pa.list_(pa.string())), *((name, vectors) for name in names)],
-        metadata={f"elmokit.{name}": text for name, text in spec.notes.items()},
+        [*text, ("sentence", pa.int64()), ("tokens", pa.list_(pa.string())), *((name, vectors) for name in names)],
+        metadata={f"elmokit.{name}": note for name, note in spec.notes.items()},
     )
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return the notes of a file that this sink wrote; `OutputError` where it cannot be read."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read ({error}); remove it, and it is made again") from None
+    prefix = b"elmokit."
+    return {
+        key.removeprefix(prefix).decode(): note.decode() for key, note in metadata.items() if key.startswith(prefix)
+    }
 
 
 def _vectors(arrays: Sequence[Array], kind: pa.DataType, *, pooled: bool) -> pa.Array:

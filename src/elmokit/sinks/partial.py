@@ -77,7 +77,7 @@ class Partial:
         """
         with self._explained():
             self.folder.mkdir(exist_ok=True)
-        with _locked(self.folder, self.out):
+        with locked(self.folder, self.out):
             self._begin(resume=resume, force=force)
             try:
                 yield
@@ -90,7 +90,7 @@ class Partial:
     def _begin(self, *, resume: bool, force: bool) -> None:
         found = self._read() if resume else None
         if found is not None:
-            self._compare(found)
+            check_settings(self.folder, found.settings, self.progress.settings)
             self.progress = found
             self._check_segments()
         if self.out.exists() and not force and not self._is_published():
@@ -113,14 +113,6 @@ class Partial:
             raise MismatchError(f"{path} is not of this version of elmokit; start again with --force")
         return found
 
-    def _compare(self, found: Progress) -> None:
-        for name, new in self.progress.settings.items():
-            if (old := found.settings.get(name)) != new:
-                raise MismatchError(
-                    f"the interrupted run in {self.folder} had {name} = {json.dumps(old)}, this one has "
-                    f"{json.dumps(new)}: use the same, or start again with --force"
-                )
-
     def _check_segments(self) -> None:
         missing = [name for name in self.progress.segments if not (self.folder / name).exists()]
         if missing and not self._is_published():
@@ -135,7 +127,7 @@ class Partial:
                 self._join()
             with self._explained():
                 (self.folder / self.progress.segments[0]).replace(self.out)
-                _sync(self.out.parent)
+                sync(self.out.parent)
         self._clear()
 
     def _is_published(self) -> bool:
@@ -184,7 +176,7 @@ class Partial:
             self._finish_segment(segment)
             if state is not None:
                 np.savez(self.folder / name, **state)  # type: ignore[arg-type]  # it takes the name of a flag, too
-                _sync(self.folder / name)
+                sync(self.folder / name)
             segments, kept = [*old.segments, segment], name if state else None
             self._save(Progress(old.settings, VERSION, sentences, tokens, text, ended, segments, kept))
             if old.state:
@@ -205,7 +197,7 @@ class Partial:
         if self._sink is not None:
             self._sink.close()
             self._sink = None
-        _sync(self._unfinished)
+        sync(self._unfinished)
         self._unfinished.replace(self.folder / name)
 
     def _drop_sink(self) -> None:
@@ -219,9 +211,9 @@ class Partial:
         path = self.folder / "progress.json"
         new = path.with_suffix(".new")
         new.write_text(json.dumps(asdict(progress), indent=1), encoding="utf-8")
-        _sync(new)
+        sync(new)
         new.replace(path)
-        _sync(self.folder)
+        sync(self.folder)
         self.progress = progress  # what is safe, and only that
 
     # ------------------------------------------------------------ errors
@@ -247,8 +239,18 @@ class Partial:
         return OutputError(f"{self.out}: {why}; {safe}" + " when there is room" * full)
 
 
+def check_settings(folder: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
+    """Raise `MismatchError` naming the first setting in which a run differs from the one that began `folder`."""
+    for name, value in new.items():
+        if (found := old.get(name)) != value:
+            raise MismatchError(
+                f"the interrupted run in {folder} had {name} = {json.dumps(found)}, this one has "
+                f"{json.dumps(value)}: use the same, or start again with --force"
+            )
+
+
 @contextmanager
-def _locked(folder: Path, out: Path) -> Iterator[None]:
+def locked(folder: Path, out: Path) -> Iterator[None]:
     """Hold the folder, so that two processes never write one output; at the end remove it if it is empty."""
     path = folder / "lock"
     lock = None if sys.platform == "win32" else _lock(path, out)
@@ -285,7 +287,7 @@ if sys.platform != "win32":
         return handle
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have what was written to a file, or the names in a folder, on the disk."""
     if path.is_dir() and sys.platform == "win32":
         return

@@ -26,7 +26,8 @@ class Spec:
 
     layers: length of the axis L, or None where the layers are mixed into one; pooled: there is no axis T; width: D;
     dtype: "float32" or "float16". The two options of HDF5: `sentence_keys`, the sentence is the key in place of its
-    number; `forget_sentences`, no `sentence_to_index`. `notes` is kept where the format has a place for it (Parquet).
+    number; `forget_sentences`, no `sentence_to_index`. Those of Parquet: `text`, the name of the text, in a column of
+    its own; `notes`, kept in the file's metadata.
     """
 
     width: int
@@ -35,6 +36,7 @@ class Spec:
     dtype: str = "float32"
     sentence_keys: bool = False
     forget_sentences: bool = False
+    text: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
