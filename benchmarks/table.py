@@ -185,6 +185,38 @@ def start_lines(found: dict[str, Any]) -> list[str]:
     return rows
 
 
+def stages_lines(found: dict[str, Any]) -> list[str]:
+    """The table of stages.json: shares of the time."""
+    names = list(next(iter(found["runs"].values())))
+    rows = ["| | " + " | ".join(found["runs"]) + " |", "|---|" + "--:|" * len(found["runs"])]
+    for name in names:
+        cells = (
+            f"{run[name]:.2f} s" if name == "all" else f"{run[name] / run['all']:.0%}" for run in found["runs"].values()
+        )
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    text, machine = found["text"], found["machine"]
+    note = (
+        f"{text['sentences']:,} sentences, {text['tokens']:,} tokens; {machine['cpu']}, threads: {machine['threads']}."
+    )
+    return [*rows, "", note]
+
+
+def precision_lines(found: dict[str, Any]) -> list[str]:
+    """The table of precision.json, and what a tagger makes of it."""
+    rows = ["| layer | lowest cosine | mean cosine |", "|--:|--:|--:|"]
+    rows += [f"| {n} | {c['lowest']:.5f} | {c['mean']:.6f} |" for n, c in enumerate(found["cosines"])]
+    scores = (
+        f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} in {name}"
+        for name, values in found["accuracy"].items()
+    )
+    seeds = len(found["accuracy"]["float32"])
+    note = (
+        f"{found['text']['tokens']:,} tokens of English, bundled model. Accuracy of Spanish parts of speech "
+        f"(recipes/spanish.py, {seeds} seeds): {' and '.join(scores)}."
+    )
+    return [*rows, "", note]
+
+
 def scaling_lines(found: dict[str, Any]) -> list[str]:
     """Return the tables of scaling.json: what was taken for granted, then hours, bytes and parts."""
     assumed, measured = found["assumed"], found["measured"]
@@ -248,6 +280,8 @@ TABLES = [
     ("benchmarks.md", "embed", embed_lines),
     ("benchmarks.md", "train_peer", train_lines),
     ("benchmarks.md", "train_speed", speed_lines),
+    ("benchmarks.md", "precision", precision_lines),
+    ("benchmarks.md", "stages", stages_lines),
     ("benchmarks.md", "output", output_lines),
     ("benchmarks.md", "growth", growth_lines),
     ("benchmarks.md", "start", start_lines),

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from tagging import Example, accuracy, entity_f1, fit, with_layers
-from training import Report, train_elmo, untrained
+from training import Report, beginning, train_elmo, untrained
 
 from elmokit import load
 
@@ -34,8 +34,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     told = parser.parse_args()
     seeds, sentences, passes = (1, 300, 3) if told.quick else (told.seeds, None, 15)
-    options = ["--preset", told.preset, "--epochs", told.epochs, "--batch-size", "32", "--heldout", str(told.heldout)]
-    folder = train_elmo(told.work / "elmo", told.text, options)
+    text, heldout, epochs = told.text, told.heldout, told.epochs
+    if told.quick:
+        text, heldout = (
+            beginning(path, told.work / name, lines)
+            for path, name, lines in ((text, "text.txt", 2000), (heldout, "heldout.txt", 100))
+        )
+        epochs = "0.5"
+    options = ["--preset", told.preset, "--epochs", epochs, "--batch-size", "32", "--heldout", str(heldout)]
+    folder = train_elmo(told.work / "elmo", text, options)
     elmos = {"word vectors only": None, "ELMo with random weights": untrained(folder), "ELMo": load(folder)}
     report = Report(told.work / "result.json", "Spanish, CoNLL-2002", folder)
     for task, (column, measure) in TASKS.items():

@@ -10,10 +10,12 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 from elmokit import Elmo
 from elmokit.checkpoint import read_native
+from elmokit.reading import read_lines
 from elmokit.train.initial import initial_arrays
 
 
@@ -22,6 +24,13 @@ def train_elmo(out: Path, text: Path, options: list[str]) -> Path:
     told = ["--resume"] if (out / "training" / "settings.json").exists() else [str(text), *options]
     subprocess.run([sys.executable, "-m", "elmokit", "train", "--out", str(out), *told], check=True)
     return out
+
+
+def beginning(text: Path, target: Path, lines: int) -> Path:
+    """Write the first lines of a text to `target` and return it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(f"{line}\n" for line in islice(read_lines(text), lines)), encoding="utf-8")
+    return target
 
 
 def untrained(folder: Path) -> Elmo:

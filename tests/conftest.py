@@ -1,6 +1,8 @@
 """What tests share: where the oracles are, and a tiny model made in code from a seed."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,18 @@ def tiny():
 @pytest.fixture(scope="session")
 def tiny_elmo(tiny):
     return Elmo(tiny)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Yield a folder with a disk of its own of 8 MiB, and a function that makes it larger or smaller."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options):
+        return subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False).returncode == 0
+
+    if not (shutil.which("mount") and mount("-t", "tmpfs", "-o", "size=8m", "tmpfs")):
+        pytest.skip("a disk of its own can be mounted by root only")
+    yield folder, lambda size: mount("-o", f"remount,size={size}")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # some reader may not have let go yet

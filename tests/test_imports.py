@@ -55,6 +55,7 @@ OWNERS = {
         "compat",
         "cli",
     },
+    "triton": {"kernels"},
     "pyarrow": {"sinks", "reading"},
     "ray": {"ray_job"},
     "syntok": {"reading"},

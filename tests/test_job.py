@@ -548,21 +548,6 @@ def test_killed_at_every_step(ending, options, tmp_path):
 # ---------------------------------------------------------------- no room
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Yield a folder with a disk of its own, and a function that makes it larger."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(*options):
-        return subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False).returncode == 0
-
-    if not (shutil.which("mount") and mount("-t", "tmpfs", "-o", "size=8m", "tmpfs")):
-        pytest.skip("a disk of its own can be mounted by root only")
-    yield folder, lambda size: mount("-o", f"remount,size={size}")
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # some reader may not have let go yet
-
-
 def report(text, out, **options):
     """Run a job with long vectors and print its error; in a process of its own, which must end well."""
     random = np.random.default_rng(0)  # so that compression does not help

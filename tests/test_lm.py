@@ -228,6 +228,8 @@ def test_the_command_perplexity(run, model):
     assert [line["line"] for line in lines] == [1, 2, 3]
     one = model.perplexity([["b", "zz"]])
     assert math.isclose(lines[2]["forward"], one.forward, rel_tol=1e-6)
+    _, out, _ = run("perplexity", "model", "-", "--json", stdin=b"")
+    assert json.loads(out, parse_constant=pytest.fail)["mean"] is None  # NaN is no JSON
 
 
 def test_the_command_score(run, model):
@@ -250,6 +252,14 @@ def test_the_command_substitutes(run, model):
     _, out, _ = run("substitutes", "model", "text.txt", "--position", "3", "--json")
     assert {json.loads(line)["token"] for line in out.splitlines()} == {"c"}
     assert run("substitutes", "model", "text.txt", "--position", "3", "--word", "b")[0] == 2
+
+
+def test_substitutes_read_a_sentence_once(run, monkeypatch):
+    read = []
+    tops = LanguageModel._tops
+    monkeypatch.setattr(LanguageModel, "_tops", lambda *args: read.append(args[1]) or tops(*args))
+    assert len(table(run("substitutes", "model", "text.txt", "-k", "1")[1])) == 5
+    assert read == [["a", "b", "c"], ["b", "zz"]]
 
 
 def test_a_model_without_a_head_is_refused_in_one_sentence(run, tiny, tmp_path):

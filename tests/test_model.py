@@ -16,6 +16,7 @@ from elmokit.formats import allennlp
 from elmokit.job import embed_file
 from elmokit.model import Carry, Elmo
 from elmokit.network import Mix
+from elmokit.text import make_batch
 
 SENTENCES = [["the", "cat", "sat"], ["cat"], []]
 
@@ -154,6 +155,14 @@ def test_changed_weights_are_used(tiny):
     assert not np.allclose(first, halved)
     model.network.load_state_dict(Elmo(tiny).network.state_dict())
     np.testing.assert_array_equal(first, next(model.embed([["a", "b"]])))
+    optimizer = torch.optim.AdamW(model.network.requires_grad_(True).parameters(), lr=0.1, fused=True)
+    model.network(make_batch([["a", "b"]], model.speller))[0][-1].sum().backward()
+    optimizer.step()
+    for learns in (True, False):  # frozen again, it is packed again
+        model.network.requires_grad_(learns)
+        learnt = next(model.embed([["a", "b"]]))
+        np.testing.assert_array_equal(learnt, next(Elmo(model.checkpoint()).embed([["a", "b"]])))
+        assert not np.allclose(first, learnt)
 
 
 # ---------------------------------------------------------------- batches within a batch

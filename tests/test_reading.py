@@ -6,7 +6,9 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 from itertools import islice
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -188,6 +190,19 @@ def parquet(path, **columns):
     return path
 
 
+def test_parquet_tokens_that_are_missing_or_empty_are_none(tmp_path):
+    path = parquet(tmp_path / "tokens.parquet", words=[["a", None, "", "b"], None, [None]])
+    assert list(read_sentences(path)) == [["a", "b"], [], []]
+
+
+@pytest.mark.parametrize(
+    "kind", [pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.string_view(), pyarrow.large_string()]
+)
+def test_parquet_columns_of_every_kind_of_string(tmp_path, kind):
+    path = parquet(tmp_path / "text.parquet", text=pyarrow.array(["a b", None, "a b"], pyarrow.string()).cast(kind))
+    assert list(read_sentences(path)) == [["a", "b"], [], ["a", "b"]]
+
+
 def test_parquet_columns(tmp_path):
     path = parquet(tmp_path / "one.parquet", number=[1, 2, 3], body=["a b", None, "c"])
     assert list(read_sentences(path)) == [["a", "b"], [], ["c"]]
@@ -209,6 +224,16 @@ def test_parquet_columns(tmp_path):
         list(read_items(tmp_path / "text.txt", column="body"))
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="pipes have no names here")
+def test_a_pipe_with_a_name_is_read_from_its_beginning():
+    """As the shell's <(...) makes one."""
+    reader, writer = os.pipe()
+    os.write(writer, b"a b\nc\n")
+    os.close(writer)
+    assert list(read_sentences(f"/dev/fd/{reader}")) == [["a", "b"], ["c"]]
+    os.close(reader)
+
+
 def test_a_giant_line_is_refused(written, monkeypatch):
     monkeypatch.setattr("elmokit.reading._LONGEST_LINE", 100)
     assert list(read_lines(written(b"a" * 99 + b"\nb"))) == ["a" * 99, "b"]
@@ -228,6 +253,10 @@ def test_names_stand_for_files_folders_and_patterns(tmp_path):
     assert expand([f"{tmp_path}/*.txt*", "-"]) == [*inside[:3], "-"]
     assert expand([f"{tmp_path}/**/*.fasta"]) == [inside[3]]
     assert expand([inside[0], "absent.txt"]) == [inside[0], "absent.txt"]  # whoever reads it says that it is absent
+    for name in ("old/vocab.txt", "old/model.safetensors", "begun/training/corpus/vocabulary.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand([str(tmp_path)]) == inside  # the words of a model are no text
     with pytest.raises(TextError, match="no file matches"):
         expand([f"{tmp_path}/*.csv"])
     with pytest.raises(TextError, match="only once"):

@@ -29,6 +29,7 @@ from elmokit.train import run
 from elmokit.train.corpus import Block, CorpusWriter, Rows, add_sentences, corpus_of, stretch_of
 from elmokit.train.evaluate import perplexity
 from elmokit.train.initial import initial_head
+from elmokit.train.loop import Trainer
 from elmokit.train.recipe import PRESETS, Recipe
 from elmokit.train.settings import Settings
 from elmokit.train.softmax import draw_log_uniform, full_loss, log_expected, sampled_losses
@@ -146,12 +147,34 @@ def test_training_windows_begin_at_sentences_and_run_on(lengths, rows, unroll):
     assert all(w.n_places == rows * unroll for w in windows)
     if windows:
         read, predicted = spelled_out(windows, stretch, vocabulary)
-        assert read[0].tolist() == [["<S>"] * rows, ["</S>"] * rows]
+        at_sentence = np.isin(packed.starts, [0, *packed.ends])
+        assert (read[0][0] == "<S>").tolist() == (read[0][1] == "</S>").tolist() == at_sentence.tolist()
+        assert len(set(packed.starts)) == rows
         after = {"</S>": "<S>", "<S>": "</S>"}
         for row in range(rows):
             for z in (0, 1):
                 for target, word in zip(predicted[:-1, z, row], read[1:, z, row], strict=True):
                     assert word == after.get(target, target)
+
+
+@pytest.mark.parametrize("lengths", [[4001], [900, 300, 1500, 40, 700, 800, 500], [1] * 2000, [3000] + [5] * 200])
+def test_every_place_is_read_however_long_the_sentences_are(lengths):
+    """One sequence of thousands of symbols, or a dozen documents as lines: rows start inside of them."""
+    sentences = [[f"w{s}-{k}" for k in range(n)] for s, n in enumerate(lengths)]
+    stretch, vocabulary = make_stretch(sentences)
+    seen, epochs = Counter(), 12
+    for epoch in range(epochs):
+        packed = Packed(stretch, rows=16, unroll=20, generator=np.random.default_rng(epoch))
+        read = {int(row) for step in range(stretch.n_places // 320) for row in _targets(packed, step)}
+        assert len(read) > 0.75 * len(vocabulary)
+        seen.update(read)
+    words = range(3, len(vocabulary))
+    assert all(seen[row] for row in words)
+    assert sum(seen[row] for row in words) > 0.88 * epochs * len(words)
+
+
+def _targets(packed, step):
+    return packed.window(step).targets_TZB[:, 0].flat
 
 
 def spelled_out(windows, stretch, vocabulary):
@@ -388,19 +411,17 @@ def test_stopping_and_resuming_gives_the_same_bytes(text, tmp_path):
     settings = make_settings(text)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run.train(settings, whole, progress=False)
-    steps = [_train_until(settings, parts, stop_after=11)]
+    steps = [train_until(settings, parts, stop_after=11)]
     while not steps[-1].finished:
-        steps.append(_train_until(None, parts, stop_after=11))
+        steps.append(train_until(None, parts, stop_after=11))
     assert len(steps) > 5
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
     a, b = (read_native(folder) for folder in (whole, parts))
     assert all((a.arrays[name] == b.arrays[name]).all() for name in a.arrays)
 
 
-def _train_until(settings, out, *, stop_after):
+def train_until(settings, out, *, stop_after, start=None):
     """Run in this process and send it Ctrl-C after some updates."""
-    from elmokit.train.loop import Trainer
-
     step, done = Trainer.step, []
 
     def stopping_step(trainer):
@@ -412,7 +433,7 @@ def _train_until(settings, out, *, stop_after):
 
     Trainer.step = stopping_step
     try:
-        return run.train(settings, out, progress=False) if settings else run.resume(out, progress=False)
+        return run.train(settings, out, start=start, progress=False) if settings else run.resume(out, progress=False)
     finally:
         Trainer.step = step
 
@@ -429,31 +450,89 @@ out, text = sys.argv[1:]
 if Path(out, "training", "settings.json").exists():
     run.resume(out, progress=False)
 else:
-    run.train(make_settings(text, recipe={"epochs": 5.0}), out, progress=False)
+    run.train(make_settings(text, recipe={"epochs": 2.0}), out, progress=False)
 """
 
 
 def test_killed_processes_lose_nothing(text, tmp_path):
     """kill -9 while counting, training, evaluating or saving; in the end the bytes are those of one run."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert _run_child(whole, text, seconds=None) == 0
-    delays, codes = itertools.chain([1.7, 2.0, 2.3, 2.6, 3.0], itertools.repeat(None)), []
-    while 0 not in codes:
-        codes.append(_run_child(killed, text, seconds=next(delays)))
-        assert codes[-1] in (0, -signal.SIGKILL)
-        if killed.exists() and (killed / "model.safetensors").exists():
-            load(killed)  # whatever stands under the final names is whole
-    assert codes.count(-signal.SIGKILL) >= 1
-    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    assert _run_child(whole, text) == 0
+    state, model = killed / "training" / "state.safetensors", killed / "model.safetensors"
+    # Before anything is read; with the first state; with a model; with another state; with another model.
+    points = [killed / "training", state, model, state, model, state]
+    codes = [_run_child(killed, text, kill_at=point, after=0.07 * n) for n, point in enumerate(points)]
+    assert codes.count(-signal.SIGKILL) >= 4
+    assert _run_child(killed, text) == 0
+    assert (whole / "model.safetensors").read_bytes() == model.read_bytes()
 
 
-def _run_child(out, text, *, seconds):
+def _run_child(out, text, *, kill_at=None, after=0.0):
+    """Run a child to its end, or kill it when a file has been written, or replaced, and a moment has passed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    before = _written(kill_at)
     child = subprocess.Popen([sys.executable, "-c", _CHILD, str(out), str(text)], env=environment)
-    if seconds is not None:
-        time.sleep(seconds)
+    while kill_at and child.poll() is None and _written(kill_at) == before:
+        time.sleep(0.005)
+    if kill_at:
+        time.sleep(after)
         child.kill()
-    return child.wait(timeout=900)
+    code = child.wait(timeout=900)
+    if (out / "model.safetensors").exists():
+        load(out)  # whatever stands under the final names is whole
+    return code
+
+
+def _written(path):
+    """What changes when a file is replaced."""
+    return path and path.exists() and path.stat().st_mtime_ns
+
+
+# A shape whose state takes a megabyte and whose model takes a third of that.
+_WIDE = {"dim": 64, "projection_dim": 32}
+
+
+def _fill(folder, *, leave):
+    """Fill a disk but for some bytes."""
+    room = shutil.disk_usage(folder).free - leave
+    (folder / "filler").write_bytes(b"x" * max(0, room))
+
+
+@pytest.mark.parametrize(("what", "steps"), [("model.safetensors", 10), ("state.safetensors", 7)])
+def test_a_disk_that_is_full_while_training_costs_nothing(text, tmp_path, small_disk, monkeypatch, what, steps):
+    """The kept files are whole, the message says how to go on, and the end is that of a run that was not stopped."""
+    folder, _ = small_disk
+    settings = make_settings(text, recipe={"epochs": 0.3}, evaluate_every=5, save_every=7)
+    settings = replace(settings, config=make_config(**_WIDE))
+    run.train(settings, tmp_path / "whole", progress=False)
+    step = Trainer.step
+
+    def filling_step(trainer):
+        loss = step(trainer)
+        if trainer.progress.step == steps:
+            _fill(folder, leave=100_000)
+        return loss
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", filling_step)
+        with pytest.raises(OutputError, match=r"No space left on device\); .* make room, then run again with --resume"):
+            run.train(settings, folder / "out", progress=False)
+    (folder / "filler").unlink()
+    load(folder / "out")
+    assert not list(folder.rglob("*.tmp"))
+    assert run.resume(folder / "out", progress=False).finished
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("leave", "file"), [(20_000, "corpus"), (200_000, "state.safetensors")])
+def test_a_disk_that_is_full_before_training_is_named(text, small_disk, leave, file):
+    folder, _ = small_disk
+    _fill(folder, leave=leave)
+    settings = replace(make_settings(text, recipe={"epochs": 0.1}), config=make_config(**_WIDE))
+    with pytest.raises(OutputError, match=rf"{file}.* cannot be written \(No space left on device\); .*make room"):
+        run.train(settings, folder / "out", progress=False)
+    (folder / "filler").unlink()
+    assert run.train(settings, folder / "out", progress=False).finished
 
 
 def test_a_run_is_not_started_over_another(text, tmp_path):
@@ -474,7 +553,7 @@ def test_a_run_goes_on_without_its_text(text, tmp_path):
     """Its text is in OUT/training as numbers; without that it says so."""
     settings, whole, out = make_settings(text), tmp_path / "whole", tmp_path / "model"
     run.train(settings, whole, progress=False)
-    assert not _train_until(settings, out, stop_after=9).finished
+    assert not train_until(settings, out, stop_after=9).finished
     text.unlink()
     run.resume(out, progress=False)
     assert (whole / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()

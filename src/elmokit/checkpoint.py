@@ -191,15 +191,15 @@ def read_native(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     config = _parse_native(read_bytes(folder / CONFIG), where=str(folder / CONFIG))
     arrays = _read_safetensors(folder / WEIGHTS, config)
-    words = _read_symbols(folder / VOCABULARY)
+    words = read_symbols(folder / VOCABULARY)
     check_vocabulary(words, arrays, where=str(folder / VOCABULARY))
-    characters = _read_symbols(folder / CHARACTERS) if config.char_cnn and config.char_cnn.has_lexicon else None
+    characters = read_symbols(folder / CHARACTERS) if config.char_cnn and config.char_cnn.has_lexicon else None
     check_characters(characters, config, where=str(folder / CHARACTERS))
     card = read_bytes(folder / CARD).decode("utf-8", "replace") if (folder / CARD).is_file() else ""
     return Checkpoint(config, arrays, words, card, characters=characters)
 
 
-def _read_symbols(path: Path) -> tuple[str, ...] | None:
+def read_symbols(path: Path) -> tuple[str, ...] | None:
     """Read what `write_vocabulary` wrote, if it is there; white space may be part of a word, or a character."""
     return tuple(_lines(read_bytes(path), where=str(path))) if path.is_file() else None
 
@@ -256,23 +256,28 @@ def write_native(
 
     Over an earlier model, what this one lacks of its files is removed: a vocabulary, a lexicon, a card.
     """
+    files = native_files(checkpoint, dtype=dtype)
+    with written_folder(folder) as folder:
+        # Where no model is, a README.md is somebody's own.
+        replaces = (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+        for name, content in files.items():
+            replace_file(folder / name, content)
+        for name in {CARD, VOCABULARY, CHARACTERS} - set(files) if replaces else ():
+            (folder / name).unlink(missing_ok=True)
+
+
+def native_files(checkpoint: Checkpoint, *, dtype: Literal["float32", "float16"] = "float32") -> dict[str, bytes]:
+    """Return the files of our own folder in the order to write them: the card after what it tells of."""
     from safetensors.numpy import save
 
     options = {**_HEADER, **checkpoint.config.model_dump(exclude_none=True)}
     arrays = {name: _as_stored(name, a, dtype) for name, a in sorted(checkpoint.arrays.items())}
-    texts = {CARD: checkpoint.card.encode() or None}
-    for name, symbols in ((VOCABULARY, checkpoint.vocabulary), (CHARACTERS, checkpoint.characters)):
-        texts[name] = None if symbols is None else _listed(symbols)
-    with written_folder(folder) as folder:
-        # Where no model is, a README.md is somebody's own.
-        replaces = (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-        replace_file(folder / CONFIG, json.dumps(options, indent=2).encode() + b"\n")
-        for name, content in texts.items():
-            if content is not None:
-                replace_file(folder / name, content)
-            elif replaces:
-                (folder / name).unlink(missing_ok=True)
-        replace_file(folder / WEIGHTS, save(arrays, {"format": "pt"}))
+    files = {CONFIG: json.dumps(options, indent=2).encode() + b"\n"}
+    for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
+        if symbols is not None:
+            files[name] = _spelled_lines(symbols)
+    files[WEIGHTS] = save(arrays, {"format": "pt"})
+    return {**files, CARD: checkpoint.card.encode()} if checkpoint.card else files
 
 
 def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
@@ -287,10 +292,10 @@ def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np
 
 def write_vocabulary(words: tuple[str, ...], path: Path) -> None:
     """Write a vocabulary or lexicon, one word or character a line."""
-    replace_file(path, _listed(words))
+    replace_file(path, _spelled_lines(words))
 
 
-def _listed(words: tuple[str, ...]) -> bytes:
+def _spelled_lines(words: tuple[str, ...]) -> bytes:
     return "".join(f"{word}\n" for word in words).encode("utf-8")
 
 

@@ -137,10 +137,23 @@ class LanguageModel:
 
         The word that stands there is not read, and may be among them; <S>, </S> and <UNK> are not. See `together`.
         """
-        if not 0 <= place < len(sentence):
-            raise MismatchError(f"the sentence has {len(sentence)} tokens, numbered from 0, and none is number {place}")
-        tops_ZTP = self._tops(sentence, state)
-        logs_ZV = self.head.all_log_probabilities(tops_ZTP[:, place]).double()
+        return next(self.substitutes_at(sentence, [place], k, state=state))
+
+    def substitutes_at(
+        self, sentence: Sentence, places: Sequence[int], k: int = 10, *, state: Literal["fresh", "warm"] = "fresh"
+    ) -> Iterator[list[Substitute]]:
+        """Yield what `substitutes` returns for each of several places; the sentence is read once."""
+        for place in places:
+            if not 0 <= place < len(sentence):
+                raise MismatchError(
+                    f"the sentence has {len(sentence)} tokens, numbered from 0, and none is number {place}"
+                )
+        if places:
+            tops_ZTP = self._tops(sentence, state)
+            yield from (self._likeliest(tops_ZTP[:, place], k) for place in places)
+
+    def _likeliest(self, tops_ZP: Tensor, k: int) -> list[Substitute]:
+        logs_ZV = self.head.all_log_probabilities(tops_ZP).double()
         together_V = self.together(*logs_ZV).exp()
         best = torch.topk(together_V, min(k, len(self.vocabulary) - len(self.marks))).indices.tolist()
         return [Substitute(self.vocabulary[i], *(float(p[i]) for p in (together_V, *logs_ZV.exp()))) for i in best]

@@ -107,6 +107,7 @@ class Elmo:
         self.speller: Speller = source.speller()
         dtype = _PRECISIONS[precision] if precision in _PRECISIONS else _refuse("precision", precision, [*_PRECISIONS])
         self.network = BiLM.from_arrays(source.config, source.arrays).to(_device(device), dtype).eval()
+        self.network.requires_grad_(False)  # it does not learn here, so that its weights can be packed
         # What the network does not compute with: the softmax head, trained mixes.
         self.extras: Arrays = {name: a for name, a in source.arrays.items() if name.startswith(("softmax.", "mix."))}
         self.warm_state = _stored_state(source.arrays)

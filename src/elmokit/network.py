@@ -10,7 +10,7 @@ layer 0 is the word vector without context. Streams are time-major, x_TZBP, so t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -256,11 +256,17 @@ class BiLM(nn.Module):
         return State(weight.new_zeros(*shape, lstm.state_dim), weight.new_zeros(*shape, lstm.dim, dtype=cells))
 
     def run(
-        self, x_TZBP: Tensor, state: State, *, rows: Sequence[int] | None = None, dropout: float = 0.0
+        self,
+        x_TZBP: Tensor,
+        state: State,
+        *,
+        rows: Sequence[int] | None = None,
+        dropout: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[list[Tensor], State]:
         """Run the layers over two streams, each in its own reading order.
 
-        x_TZBP: word vectors; rows: how many sentences are still there at each step (default: all, always).
+        x_TZBP: word vectors; rows: how many sentences are still there at each step (default: all, always); dropout:
+        what the input of each layer goes through.
         Returns the outputs of layers 1..L, (T, Z, B, P) each, and the state after each row's last step. Of layers that
         are joined only the last one's output is returned, and one stream must be the other's mirror.
         """
@@ -270,7 +276,7 @@ class BiLM(nn.Module):
         for k, layer in enumerate(self.lstm):
             if k and self.output:
                 x_TZBP = side_by_side(x_TZBP, rows)
-            x_TZBP = nn.functional.dropout(x_TZBP, dropout, training=dropout > 0)
+            x_TZBP = dropout(x_TZBP) if dropout else x_TZBP
             y_TZBP, h_ZBP, c_ZBD = layer(x_TZBP, state.h[k], state.c[k], rows)
             x_TZBP = y_TZBP + x_TZBP if k and self.config.lstm.use_skip_connections else y_TZBP
             layers.append(x_TZBP)

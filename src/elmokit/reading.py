@@ -27,6 +27,8 @@ Item: TypeAlias = str | list[str]
 _TEXTS = frozenset({".txt", ".text", ".tok", ".sent"})
 _FASTA = frozenset({".fa", ".fasta", ".faa", ".fna", ".ffn", ".pep"})
 _PARQUET = frozenset({".parquet", ".pq"})
+# What a folder holds that is a model, or that of a training run.
+_MODEL = ("model.safetensors", "training/corpus")
 _PARQUET_MAGIC = b"PAR1"
 # Names of the column that holds the text, where a Parquet file has several of strings.
 _COLUMNS = ("text", "sentence", "tokens")
@@ -41,7 +43,8 @@ def expand(names: Sequence[str]) -> list[str]:
     """Return the files that names stand for: a file, all texts of a folder, what a pattern matches, "-" for itself.
 
     A folder gives its files, and those of the folders in it, whose endings say that they are text, FASTA or Parquet, in
-    alphabetical order, without hidden ones. Raises `TextError` where nothing is found, or "-" stands twice.
+    alphabetical order, without hidden ones and without those of models and training runs. Raises `TextError` where
+    nothing is found, or "-" stands twice.
     """
     if names.count("-") > 1:
         raise TextError("standard input can be read only once; name '-' once")
@@ -51,8 +54,7 @@ def expand(names: Sequence[str]) -> list[str]:
 def _expanded(name: str) -> list[str]:
     path = Path(name)
     if path.is_dir():
-        visible = (p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts))
-        found = sorted(str(p) for p in visible if _kind(p) in _TEXTS | _FASTA | _PARQUET and p.is_file())
+        found = sorted(str(p) for p in path.rglob("*") if _is_text(p, below=path))
         if not found:
             endings = " ".join(sorted(_TEXTS | _FASTA | _PARQUET))
             raise TextError(f"the folder {name} holds no text; expected files that end in one of {endings}")
@@ -64,6 +66,16 @@ def _expanded(name: str) -> list[str]:
             raise TextError(f"no file matches {name!r}; check the pattern")
         return found
     return [name]
+
+
+def _is_text(path: Path, *, below: Path) -> bool:
+    """Tell whether a file in a folder is text: a vocabulary beside a model is none."""
+    if _kind(path) not in _TEXTS | _FASTA | _PARQUET or not path.is_file():
+        return False
+    parts = path.relative_to(below).parts
+    folders = [below.joinpath(*parts[:n]) for n in range(len(parts))]
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and not any((folder / mark).exists() for folder in folders for mark in _MODEL)
 
 
 def _kind(path: Path) -> str:
@@ -133,7 +145,7 @@ def read_items(path: str | Path, *, column: str | None = None) -> Iterator[Item]
     """
     if str(path) == "-":
         return read_lines(path)
-    if _is_parquet(Path(path)):
+    if is_parquet(path):
         return _read_parquet(Path(path), column)
     if column is not None:
         raise TextError(f"{path} is no Parquet file and has no column {column!r}; leave the column out")
@@ -210,9 +222,12 @@ def _name(path: str | Path) -> str:
 # ---------------------------------------------------------------- Parquet
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(path: str | Path) -> bool:
+    """Tell whether a file begins as Parquet files do; what is no file, such as a pipe, can be read only once."""
+    if not Path(path).is_file():
+        return False
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             return file.read(4) == _PARQUET_MAGIC
     except OSError:
         return False  # whoever reads it says why
@@ -232,7 +247,8 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[Item]:
 
 
 def _item(value: Any) -> Item:
-    return [str(token) for token in value] if isinstance(value, list) else value or ""
+    """Return a line, or tokens; what is missing or empty is no token."""
+    return [token for token in value if token] if isinstance(value, list) else value or ""
 
 
 def _column(path: Path, schema: Any, wanted: str | None) -> str:
@@ -240,7 +256,9 @@ def _column(path: Path, schema: Any, wanted: str | None) -> str:
     arrow = require("pyarrow", extra="arrow").types
 
     def is_text(kind: Any) -> bool:
-        return arrow.is_string(kind) or arrow.is_large_string(kind)
+        if arrow.is_dictionary(kind):
+            kind = kind.value_type
+        return arrow.is_string(kind) or arrow.is_large_string(kind) or arrow.is_string_view(kind)
 
     def holds_text(kind: Any) -> bool:
         return is_text(kind) or ((arrow.is_list(kind) or arrow.is_large_list(kind)) and is_text(kind.value_type))

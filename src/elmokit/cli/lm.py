@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -115,11 +116,11 @@ def substitutes(
     if not as_json:
         print("\t".join(("line", "position", "token", "rank", "substitute", "probability", "forward", "backward")))
     for line, sentence in enumerate(_sentences(text, tokenize, symbols, column), start=1):
-        for place, token in enumerate(sentence):
-            if (word is not None and token != word) or (position is not None and place != position - 1):
-                continue
-            found = reader.substitutes(sentence, place, k, state=state)
-            here = {"line": line, "position": place + 1, "token": token}
+        places = [
+            place for place, token in enumerate(sentence) if word in (None, token) and position in (None, place + 1)
+        ]
+        for place, found in zip(places, reader.substitutes_at(sentence, places, k, state=state), strict=True):
+            here = {"line": line, "position": place + 1, "token": sentence[place]}
             for rank, one in enumerate(found, start=1):
                 probabilities = (one.probability, one.forward, one.backward)
                 values = {"rank": rank, "substitute": one.word}
@@ -155,6 +156,7 @@ def _sentences(text: str, tokenize: bool, symbols: bool, column: str | None) -> 
 def _print_row(as_json: bool, where: dict[str, str | int], found: Perplexity) -> None:
     values = (found.forward, found.backward, found.mean, found.places, found.unknown)
     if as_json:
-        print(to_json({**where, **dict(zip(_COLUMNS, values, strict=True))}))
+        known = (None if math.isnan(value) else value for value in values)  # JSON has no NaN
+        print(to_json({**where, **dict(zip(_COLUMNS, known, strict=True))}))
     else:
         print("\t".join([*map(str, where.values()), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)]))

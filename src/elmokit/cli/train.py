@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -95,6 +96,7 @@ def train(
     else:
         found = _start(start, weights=weights, softmax=softmax_file, vocabulary=vocabulary if softmax_file else None)
         config = found.config if found else _options_file(options) if options else PRESETS[preset]
+        _refuse_ignored(context, config, found)
         rate = default_rate(optimizer, cells=config.lstm.dim, fine_tuning=found is not None)
         if precision == "auto":
             precision = "bfloat16" if gains_by_bfloat16(device, config.lstm.dim) else "float32"
@@ -140,20 +142,45 @@ def train(
         notice(f"stopped after {summary.steps:,} updates; continue with  elmo train --out {out} --resume")
         raise typer.Exit(130)
     if summary.is_first:
-        before = f" ({summary.before:.2f} before)" if start else ""
+        before = f" ({summary.before:.2f} before)" if summary.before < math.inf else ""
         print(f"{out}: held-out perplexity {summary.perplexity:.2f}{before} after {summary.steps:,} updates")
 
 
 def _refuse_settings(context: typer.Context) -> None:
     """A continued run takes its settings from its folder: say so rather than ignore what was typed."""
-    given = [
-        name
-        for name in context.params
-        if name not in ("out", "resume", "threads") and str(context.get_parameter_source(name)).endswith("COMMANDLINE")
-    ]
-    if given:
-        names = ", ".join("TEXT..." if name == "texts" else f"--{name.replace('_', '-')}" for name in given)
-        raise typer.BadParameter("the run takes its settings from OUT; leave this out", param_hint=names)
+    _refuse(_typed(context) - {"out", "resume", "threads"}, "the run takes its settings from OUT; leave this out")
+
+
+def _refuse_ignored(context: typer.Context, config: Config, found: Checkpoint | None) -> None:
+    """Say of what was typed that the run has no use for it, rather than ignore it. `found`: the model to go on from."""
+    from elmokit.checkpoint import head_words
+
+    typed = _typed(context)
+    if found is not None:
+        _refuse(typed & {"preset", "options", "unit"}, "shape and spelling are those of the model --from")
+        if found.vocabulary is not None:
+            words = {"min_count", "max_vocab"} | (set() if "softmax_file" in typed else {"vocabulary"})
+            _refuse(typed & words, "the words are those of the model --from")
+    if found is None or head_words(found.arrays):
+        _refuse(typed & {"head_share"}, "only a model --from that has no head is given a new one")
+    if "options" in typed:
+        _refuse(typed & {"preset"}, "--options gives the shape")
+    if config.char_cnn is None and context.params["unit"] != "words":
+        _refuse(typed & {"unit"}, "the shape that --options gives has no characters")
+    if "vocabulary" in typed:
+        _refuse(typed & {"min_count", "max_vocab"}, "--vocabulary lists the words")
+
+
+def _typed(context: typer.Context) -> set[str]:
+    """Return the names of what stands on the command line."""
+    return {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+
+
+def _refuse(names: set[str], reason: str) -> None:
+    if names:
+        options = ("--from" if name == "start" else f"--{name.replace('_', '-')}" for name in sorted(names - {"texts"}))
+        hint = ", ".join([*options, *(["TEXT..."] if "texts" in names else [])])
+        raise typer.BadParameter(reason, param_hint=hint)
 
 
 def _options_file(path: Path) -> Config:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
 from elmokit.kernels.convolution import window_maxima as window_maxima
-from elmokit.kernels.in_place import lstmp_in_place
+from elmokit.kernels.in_place import forget_packed, lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.kernels.plain import whole_rows as whole_rows
 from elmokit.kernels.product import product as product
@@ -34,11 +36,22 @@ def lstmp(
 
     Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
     """
+    for weight in (kernel_ZKG, projection_ZDP):
+        if weight is not None:
+            forget_packed(weight)
     if not torch.is_grad_enabled():
-        kernel = lstmp_in_place if x_TZBI.device.type == "cpu" else lstmp_plain
+        kernel = _for_embedding(x_TZBI.device.type)
     else:
         kernel = lstmp_batched_gradient if rows[-1] == x_TZBI.shape[2] else lstmp_plain
     return kernel(
         x_TZBI, kernel_ZKG, bias_ZG, projection_ZDP, h_ZBP, c_ZBD,
         rows=rows, cell_clip=cell_clip, proj_clip=proj_clip,
     )  # fmt: skip
+
+
+def _for_embedding(device: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    if device == "cpu":
+        return lstmp_in_place
+    if device == "cuda" and find_spec("triton"):
+        return import_module("elmokit.kernels.fused").lstmp_fused  # only here: it is there with CUDA alone
+    return lstmp_plain

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from elmokit.kernels.plain import whole_rows
-from elmokit.kernels.product import Packed
+from elmokit.kernels.product import Packed, multiply
 
 
 def lstmp_in_place(
@@ -44,12 +44,21 @@ def lstmp_in_place(
     return y_TZBP, h_ZBP, c_ZBD
 
 
-# Packed copies of weights that are alive, with the version of the weight that was packed: a change makes a new copy.
+# Packed copies of weights that are alive and do not learn, with the version of the weight that was packed: a change
+# makes a new copy. Weights that learn are not packed: optimisers may change them without changing their version.
 _PACKED: MutableMapping[Tensor, tuple[tuple[int, int], list[Packed]]] = WeakTensorKeyDictionary()
 
 
-def _packed(weight_ZIO: Tensor) -> list[Packed]:
-    """Return the weight of each direction, packed."""
+def forget_packed(weight_ZIO: Tensor) -> None:
+    """Let go of the packed copy of a weight that learns; there may be one from before it did."""
+    if weight_ZIO.requires_grad:
+        _PACKED.pop(weight_ZIO, None)
+
+
+def _packed(weight_ZIO: Tensor) -> Sequence[Callable[..., Tensor]]:
+    """Return the weight of each direction, packed if it does not learn."""
+    if weight_ZIO.requires_grad:
+        return [partial(multiply, b_IO=weight_IO) for weight_IO in weight_ZIO]
     version = weight_ZIO.data_ptr(), 0 if weight_ZIO.is_inference() else weight_ZIO._version
     known = _PACKED.get(weight_ZIO)
     if known is None or known[0] != version:

@@ -1,38 +1,34 @@
 """A text of any size on disk: blocks of sentences, each with the distinct words that it holds, and their counts.
 
-`write_corpus` reads a text once. It may come from a pipe, and what is held in memory does not grow with its length, but
-for the counts of words, of which the rarest are dropped where there are millions. Training then reads `Stretch`es:
-several blocks, numbered and spelled in memory.
+What is held in memory while it is written does not grow with its length, but for the counts of words, of which the
+rarest are dropped where there are millions. Training then reads `Stretch`es: several blocks, numbered and spelled in
+memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice, pairwise
-from multiprocessing import get_context
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elmokit.checkpoint import read_json, replace_file
-from elmokit.errors import MismatchError
-from elmokit.reading import Splitter
+from elmokit.errors import ElmoError, FormatError, MismatchError, OutputError
 from elmokit.text import Ids, Speller
 
 # A block is closed when it holds so many tokens; so many sentences are given to a worker at a time.
 BLOCK_TOKENS = 1 << 18
 # More distinct words than these are not counted: the rarest are dropped.
 MOST_WORDS = 4_000_000
-# Of the text itself one sentence in so many is held out where no held-out text is given.
-HELDOUT_EVERY = 100
 
 Sentence = Sequence[str]
 Tokens = NDArray[np.int32]
@@ -67,18 +63,44 @@ class Block:
     def save(self, path: Path) -> None:
         """Write the block as one .npz."""
         spelled = [word.encode("utf-8", "surrogatepass") for word in self.words]
-        ends = np.cumsum([len(word) for word in spelled], dtype=np.int64)
+        sizes = np.array([len(word) for word in spelled], np.int32)
         letters = np.frombuffer(b"".join(spelled), np.uint8)
-        with path.open("wb") as file:
-            np.savez(file, tokens=self.tokens, lengths=self.lengths, ends=ends, letters=letters)
+        lengths = self.lengths.astype(np.int32)
+        with written(path), path.open("wb") as file:
+            np.savez(file, tokens=self.tokens, lengths=lengths, sizes=sizes, letters=letters)
 
     @classmethod
     def load(cls, path: Path) -> Block:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            letters, ends = arrays["letters"].tobytes(), arrays["ends"].tolist()
+        """Read what `save` wrote; `FormatError` where it is not whole (the parts of an .npz have checksums)."""
+        with readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            letters, ends = arrays["letters"].tobytes(), np.cumsum(arrays["sizes"], dtype=np.int64).tolist()
             words = [letters[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise([0, *ends])]
-            return cls(arrays["tokens"], arrays["lengths"], words)
+            return cls(arrays["tokens"], arrays["lengths"].astype(np.int64), words)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say of a file of the run that is gone or damaged what it is and what to do."""
+    try:
+        yield
+    except ElmoError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise FormatError(
+            f"{path} is not what the run wrote ({error}); start the run again in another folder"
+        ) from None
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be written which it is and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}); the text as numbers takes some 5 bytes a token: "
+            "make room, or choose another place with --out"
+        ) from None
 
 
 # ---------------------------------------------------------------- a text on disk
@@ -106,12 +128,11 @@ class Facts:
 @dataclass(frozen=True)
 class Corpus:
     """The blocks of a text in a folder. places (blocks,) int64: predictions of one direction in each block, which are
-    its tokens and one sentence mark a sentence; digest: of all blocks."""
+    its tokens and one sentence mark a sentence."""
 
     folder: Path
     places: NDArray[np.int64]
     facts: Facts
-    digest: str
 
     @property
     def n_places(self) -> int:
@@ -124,78 +145,35 @@ class Corpus:
 
     def save(self) -> None:
         """Write the list of the blocks, last of all: where it is, they are whole."""
-        index = {"places": self.places.tolist(), "facts": asdict(self.facts), "digest": self.digest}
-        replace_file(self.folder / "index.json", json.dumps(index).encode())
+        index = {"places": self.places.tolist(), "facts": asdict(self.facts)}
+        with written(self.folder / "index.json"):
+            replace_file(self.folder / "index.json", json.dumps(index).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
         """Open what `save` wrote; `MismatchError` where it is not there any more."""
-        try:
-            index: Any = read_json((folder / "index.json").read_bytes(), where=str(folder / "index.json"))
-        except FileNotFoundError:
+        path = folder / "index.json"
+        if not path.exists():
             raise MismatchError(
                 f"{folder} is gone, which held the text of the run as numbers; start the run again in another folder"
-            ) from None
-        return cls(folder, np.array(index["places"], np.int64), Facts(**index["facts"]), index["digest"])
+            )
+        with readable(path):
+            index: Any = read_json(path.read_bytes(), where=str(path))
+            return cls(folder, np.array(index["places"], np.int64), Facts(**index["facts"]))
 
 
 def _block_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.npz"
 
 
-@dataclass(frozen=True)
-class Splitting:
-    """How items of text become sentences: `splitter` makes tokens of an item; `heldout_every`: one distinct sentence in
-    so many is held out, 0 for none; `heldout`: marks of held-out sentences to look out for."""
-
-    splitter: Splitter
-    heldout_every: int = 0
-    heldout: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a worker makes of a piece of text: a block, facts, and the sentences that are held out."""
-
-    block: Block
-    facts: Facts
-    heldout: list[list[str]]
-
-
-def _split(items: Sequence[Any], splitting: Splitting) -> _Part:
-    """Split a piece of text. Of sentences that are alike either all are held out or none."""
-    kept: list[list[str]] = []
-    heldout: list[list[str]] = []
-    shared = 0
-    for sentence in splitting.splitter(items):
-        mark = mark_of(sentence) if splitting.heldout_every or splitting.heldout else 0
-        if not sentence:
-            continue
-        if splitting.heldout_every and mark % splitting.heldout_every == 0:
-            heldout.append(sentence)
-        else:
-            shared += mark in splitting.heldout
-            kept.append(sentence)
-    block = Block.of(kept)
-    counts = block.counts()
-    unsplit = sum(n for word, n in counts.items() if len(word) > 3 and word[-1] in ".,;!?" and word[:-1].isalpha())
-    longest = int(block.lengths.max(initial=0))
-    return _Part(block, Facts(len(kept), len(block.tokens), longest, unsplit, shared), heldout)
-
-
-def mark_of(sentence: Sentence) -> int:
-    """Return a number that alike sentences share, the same on every machine."""
-    return zlib.crc32("\n".join(sentence).encode("utf-8", "surrogatepass"))
-
-
 class CorpusWriter:
     """Writes blocks to a folder as text comes in, and counts its words."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.facts, self.counts = folder, Facts(), Counter[str]()
         self.places: list[int] = []
-        self._digest = hashlib.sha256()
 
     def add(self, block: Block, facts: Facts) -> None:
         """Write one block; an empty one is left out."""
@@ -207,12 +185,10 @@ class CorpusWriter:
         self.counts.update(block.counts())
         if len(self.counts) > MOST_WORDS:
             self.counts = _without_the_rarest(self.counts, MOST_WORDS // 2)
-        self._digest.update(block.tokens.tobytes() + block.lengths.tobytes())
-        self._digest.update("\n".join(block.words).encode("utf-8", "surrogatepass"))
 
     def close(self) -> Corpus:
         """Write the index and return the corpus."""
-        corpus = Corpus(self.folder, np.array(self.places, np.int64), self.facts, self._digest.hexdigest())
+        corpus = Corpus(self.folder, np.array(self.places, np.int64), self.facts)
         corpus.save()
         return corpus
 
@@ -223,28 +199,9 @@ def _without_the_rarest(counts: Counter[str], most: int) -> Counter[str]:
     return Counter({word: n for word, n in counts.items() if n > least})
 
 
-def write_corpus(
-    items: Iterable[Any], splitting: Splitting, writer: CorpusWriter, heldout: CorpusWriter | None, *, processes: int
-) -> None:
-    """Read a text once: blocks go to `writer`, sentences that are held out to `heldout`.
-
-    `items`: lines, or whatever the splitter takes. `processes`: how many split at the same time; the blocks are the
-    same for any number of them.
-    """
-    pending: list[list[str]] = []
-    for part in _parts(_pieces(items), splitting, processes):
-        writer.add(part.block, part.facts)
-        pending += part.heldout
-        if heldout is not None and sum(map(len, pending)) > BLOCK_TOKENS:
-            add_sentences(heldout, pending)
-            pending = []
-    if heldout is not None:
-        add_sentences(heldout, pending)
-
-
 def add_sentences(writer: CorpusWriter, sentences: Iterable[Sentence]) -> None:
     """Write sentences, without the empty ones, as blocks."""
-    for piece in _pieces(sentence for sentence in sentences if sentence):
+    for piece in pieces(sentence for sentence in sentences if sentence):
         block = Block.of(piece)
         writer.add(block, Facts(len(piece), len(block.tokens), int(block.lengths.max(initial=0))))
 
@@ -256,7 +213,7 @@ def corpus_of(sentences: Iterable[Sentence], folder: Path) -> Corpus:
     return writer.close()
 
 
-def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
+def pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
     """Cut a text into pieces of about a block, by the length of its lines or lists of tokens."""
     piece: list[Any] = []
     size = 0
@@ -268,36 +225,6 @@ def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
             piece, size = [], 0
     if piece:
         yield piece
-
-
-def _parts(pieces: Iterator[list[Any]], splitting: Splitting, processes: int) -> Iterator[_Part]:
-    first = list(islice(pieces, 2))
-    if processes == 1 or len(first) < 2:  # not worth a process
-        for piece in (*first, *pieces):
-            yield _split(piece, splitting)
-        return
-    # "spawn": a fork would copy whatever threads torch has started.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (splitting,)) as pool:
-        waiting: list[Future[_Part]] = [pool.submit(_split_here, piece) for piece in first]
-        for piece in pieces:
-            waiting.append(pool.submit(_split_here, piece))
-            if len(waiting) > 2 * processes:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
-
-
-_here: Splitting | None = None  # of a worker process, which is told once
-
-
-def _begin(splitting: Splitting) -> None:
-    global _here
-    _here = splitting
-
-
-def _split_here(piece: list[Any]) -> _Part:
-    assert _here is not None
-    return _split(piece, _here)
 
 
 # ---------------------------------------------------------------- a stretch in memory

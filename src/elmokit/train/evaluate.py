@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,9 @@ def perplexity(
     return Perplexity(forward, backward, places)
 
 
-def run_window(network: BiLM, window: Window, state: State, *, dropout: float = 0.0) -> tuple[Tensor, State]:
+def run_window(
+    network: BiLM, window: Window, state: State, *, dropout: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, State]:
     """Return the top layer's outputs (T, Z, B, P) for a window, and the state after it."""
     words_UP = network.encoder(torch.from_numpy(window.chars_UC.astype("int64")).to(network.device))
     x_TZBP = words_UP[torch.from_numpy(window.words_TZB).to(network.device)]

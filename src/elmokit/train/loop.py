@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays
+from elmokit.errors import FormatError
 from elmokit.head import AdaptiveSoftmax
 from elmokit.network import BiLM, State, WordTable
+from elmokit.train.dropout import Dropout
 from elmokit.train.evaluate import Perplexity, perplexity, run_window
 from elmokit.train.initial import initial_arrays, initial_head
 from elmokit.train.prepare import Prepared
-from elmokit.train.recipe import Recipe
+from elmokit.train.recipe import HeadKind, Recipe
 from elmokit.train.softmax import TrainedHead, trained_head
 from elmokit.train.streams import Streams, Window
 from elmokit.train.workers import Workers
@@ -34,7 +36,8 @@ from elmokit.train.workers import Workers
 @dataclass
 class Progress:
     """Where a run is. `step` counts updates from 0; `best` is the lowest held-out mean perplexity so far, `before` that
-    of the model it started from; `since_best` counts evaluations without a better one."""
+    of the model it started from; `since_best` counts evaluations without a better one; `evaluated` is the step of the
+    last one."""
 
     step: int = 0
     places: int = 0
@@ -42,6 +45,7 @@ class Progress:
     best: float = math.inf
     before: float = math.inf
     since_best: int = 0
+    evaluated: int = -1
 
 
 class Objective(nn.Module):
@@ -52,12 +56,14 @@ class Objective(nn.Module):
         self.network, self.head, self.recipe = network, head, recipe
         self.generator = torch.Generator()
 
-    def forward(self, window: Window, h: Tensor, c: Tensor, negatives: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, window: Window, h: Tensor, c: Tensor, dropout: Dropout, negatives: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss of a window, and the state after it; `negatives` seeds their drawing."""
-        dropout, device = self.recipe.dropout, self.network.device
+        device = self.network.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             top_TZBP, state = run_window(self.network, window, State(h, c), dropout=dropout)
-            x_ZNP = nn.functional.dropout(top_TZBP, dropout).transpose(0, 1).flatten(1, 2)
+            x_ZNP = dropout(top_TZBP).transpose(0, 1).flatten(1, 2)
             targets_ZN = torch.from_numpy(window.targets_TZB).to(device).transpose(0, 1).flatten(1)
             loss = self.head.loss(x_ZNP, targets_ZN, self.generator.manual_seed(negatives))
         return loss, state.h.detach(), state.c.detach()
@@ -68,9 +74,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, prepared: Prepared, workers: Workers, *, shuffled: bool = True) -> None:
         self.prepared, self.workers = prepared, workers
-        self.recipe = recipe = recipe.decided_for(len(prepared.vocabulary))
+        self.recipe = recipe = recipe.decided_for(len(prepared.vocabulary), given=head_kind(prepared.start))
         arrays = _first_arrays(recipe, prepared)
-        self.has_new_head = bool(prepared.start) and not any(n.startswith("softmax.") for n in prepared.start)
         self.network = BiLM.from_arrays(prepared.config, arrays).to(workers.device)
         self.head = trained_head(arrays, recipe).to(workers.device)
         if recipe.tie:
@@ -82,7 +87,7 @@ class Trainer:
             prepared.train, prepared.rows, prepared.speller, rows=recipe.batch_size, unroll=recipe.unroll, seed=seed
         )
         self.total_steps = max(1, self.streams.total_steps(recipe.epochs))
-        self.parts = _parts(workers.share(recipe.batch_size), recipe.accumulate)
+        self.parts = _parts(workers.share(recipe.batch_size, parts=recipe.accumulate), recipe.accumulate)
         self.states = [self.network.zero_state(part.stop - part.start) for part in self.parts]
         self.optimizer = _optimizer(recipe, *self._groups())
         self.progress = Progress()
@@ -90,7 +95,7 @@ class Trainer:
     @property
     def head_steps(self) -> int:
         """Updates at the beginning of which only a new head learns."""
-        return round(self.recipe.head_share * self.total_steps) if self.has_new_head else 0
+        return round(self.recipe.head_share * self.total_steps) if self.prepared.new_head else 0
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every trained parameter once, under one name."""
@@ -118,11 +123,14 @@ class Trainer:
 
     def _part(self, step: int, number: int) -> float:
         """Add the gradient of some rows of the batch."""
-        negatives = self._seed(step, self.workers.rank * len(self.parts) + number)
-        window = self.streams.window(step, self.parts[number])
+        rows = self.parts[number]
+        negatives, seed = np.random.SeedSequence((self.recipe.seed, step)).generate_state(2).tolist()
+        torch.manual_seed(seed + rows.start)  # for dropout on a GPU
+        dropout = Dropout(self.recipe.dropout, seed=seed, first_row=rows.start)
+        window = self.streams.window(step, rows)
         state = self.states[number]
         with self._unshared() if number < len(self.parts) - 1 else nullcontext():
-            loss, h, c = self.parallel(window, state.h, state.c, negatives)
+            loss, h, c = self.parallel(window, state.h, state.c, dropout, negatives)
             times = self.recipe.unroll if self.recipe.optimizer == "adagrad" else 1
             (loss * (times / len(self.parts))).backward()
         self.states[number] = State(h, c)
@@ -131,12 +139,6 @@ class Trainer:
     def _unshared(self) -> AbstractContextManager[None]:
         """Let the processes talk about their gradients only after the last part."""
         return self.parallel.no_sync() if self.workers.world > 1 else nullcontext()  # type: ignore[operator]
-
-    def _seed(self, step: int, part: int) -> int:
-        """Seed torch's own generator, which dropout uses; return the seed of the negatives, the same for all parts."""
-        negatives, dropout = np.random.SeedSequence((self.recipe.seed, step)).generate_state(2).tolist()
-        torch.manual_seed(dropout + part)
-        return negatives
 
     def _set_learning_rates(self, step: int) -> None:
         rate = self.recipe.learning_rate * _schedule(self.recipe, step, self.total_steps)
@@ -163,8 +165,12 @@ class Trainer:
         return {**tensors, **gathered}
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Take up what `tensors` and `progress` say; the run may have had more or fewer processes."""
+        """Take up what `tensors` and `progress` say; the run may have had more or fewer processes.
+
+        Raises `FormatError` for what another run has saved.
+        """
         device = self.workers.device
+        self._check_saved(tensors, progress)
         for name, parameter in self.named_parameters():
             parameter.data.copy_(tensors[name])
             suffix = f".{name}"
@@ -176,6 +182,20 @@ class Trainer:
         self.states = [State(h[:, :, part].clone(), c[:, :, part].clone()) for part in self.parts]
         self.progress = Progress(**progress)
 
+    def _check_saved(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
+        all_rows = self.network.zero_state(self.recipe.batch_size)
+        shapes |= {"state.h": tuple(all_rows.h.shape), "state.c": tuple(all_rows.c.shape)}
+        for name, shape in shapes.items():
+            found = tuple(tensors[name].shape) if name in tensors else "none"
+            if found != shape:
+                raise FormatError(
+                    f"the saved state is that of another run: {name!r}: expected shape {shape}, found {found}; start "
+                    "the run again in another folder"
+                )
+        if progress.keys() != asdict(Progress()).keys():
+            raise FormatError("the saved state is that of another version of elmokit; go on with that one")
+
     def arrays(self) -> Arrays:
         """Return the weights of network and head under the names of `checkpoint`."""
         return {**self.network.arrays(), **self.head.exact.arrays()}
@@ -183,12 +203,26 @@ class Trainer:
 
 def _first_arrays(recipe: Recipe, prepared: Prepared) -> Arrays:
     """Return the weights before the first update: those of the model to go on from, and new ones where it has none."""
-    V = len(prepared.vocabulary)
-    network = prepared.start or initial_arrays(prepared.config, seed=recipe.seed, n_words=V)
-    if any(name.startswith("softmax.") for name in prepared.start):
-        return network
-    P = prepared.config.lstm.projection_dim
-    return {**network, **initial_head(recipe, prepared.target_counts, P)}
+    config, V = prepared.config, len(prepared.vocabulary)
+    head = {name: array for name, array in prepared.start.items() if name.startswith("softmax.")}
+    network = {name: array for name, array in prepared.start.items() if name not in head}
+    return {
+        **(network or initial_arrays(config, seed=recipe.seed, n_words=V)),
+        **(head or initial_head(recipe, prepared.target_counts, config.lstm.projection_dim)),
+    }
+
+
+def head_kind(arrays: Arrays) -> HeadKind | None:
+    """Return the kind of the softmax head among a checkpoint's arrays, if there is one."""
+    if "softmax.head.weight" in arrays:
+        return "adaptive"
+    return "full" if "softmax.weight" in arrays else None
+
+
+def saved_head(tensors: dict[str, Tensor]) -> Arrays:
+    """Return the head of a saved state, of the kind that it is, under the names of `checkpoint`."""
+    exact = "head.exact."
+    return {f"softmax.{name.removeprefix(exact)}": t.numpy() for name, t in tensors.items() if name.startswith(exact)}
 
 
 def _tie(head: TrainedHead, network: BiLM) -> None:

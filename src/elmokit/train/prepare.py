@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from elmokit.checkpoint import Arrays, Checkpoint, Config, parse_config, read_vocabulary, write_vocabulary
-from elmokit.errors import MismatchError, TextError
-from elmokit.reading import Splitter, expand, read_items
-from elmokit.text import BEGIN_WORD, END_WORD, PAD, Speller
-from elmokit.train.corpus import (
-    HELDOUT_EVERY,
-    Corpus,
-    CorpusWriter,
-    Rows,
-    Splitting,
-    add_sentences,
-    mark_of,
-    write_corpus,
+from elmokit.checkpoint import (
+    Arrays,
+    Checkpoint,
+    Config,
+    head_words,
+    parse_config,
+    read_symbols,
+    write_vocabulary,
 )
+from elmokit.errors import FormatError, TextError
+from elmokit.reading import Splitter, expand, is_parquet, read_items
+from elmokit.text import BEGIN_WORD, END_WORD, PAD, Speller
+from elmokit.train.corpus import Corpus, CorpusWriter, Rows, add_sentences, readable, written
 from elmokit.train.settings import Settings
+from elmokit.train.splitting import HELDOUT_EVERY, Fingerprints, Splitting, fingerprints, write_corpus
 from elmokit.train.vocabulary import SPECIALS, build_lexicon, build_vocabulary, load_vocabulary
 
 # Sentences longer than these, on the average, are hardly sentences.
@@ -41,7 +42,8 @@ _LONG_MEAN, _LONG = 150, 5000
 @dataclass(frozen=True)
 class Prepared:
     """What training reads. target_counts (V,) int64: how often each softmax row is a target in one pass; start: the
-    arrays of the model that the run goes on from, none for a new one; notes: what the user should know of the text."""
+    arrays of the model that the run goes on from, none for a new one; new_head: that model has no head; notes: what the
+    user should know of the text."""
 
     config: Config
     vocabulary: tuple[str, ...]
@@ -50,6 +52,7 @@ class Prepared:
     train: Corpus
     heldout: Corpus
     start: Arrays
+    new_head: bool
     notes: list[str]
 
     @property
@@ -85,53 +88,64 @@ def prepare(settings: Settings, folder: Path, start: Checkpoint | None, *, progr
     vocabulary = _vocabulary(settings, train.counts, start)
     config, characters = _shape(settings, train.counts, start)
     rows = Rows.of(vocabulary, config.sentence_marks)
+    target_counts = rows.target_counts(train.counts, train.facts.sentences)
     prepared = Prepared(
         config,
         vocabulary,
         characters,
-        rows.target_counts(train.counts, train.facts.sentences),
+        target_counts,
         train.close(),
         heldout.close(),
         dict(start.arrays) if start else {},
-        _notes(settings, train),
+        start is not None and not head_words(start.arrays),
+        [*_notes(settings, train), *_unknown_note(target_counts, rows)],
     )
-    write_vocabulary(prepared.vocabulary, folder / "vocabulary.txt")
-    if characters:
-        write_vocabulary(characters, folder / "characters.txt")
-    with (folder / "target_counts.npy").open("wb") as file:
-        np.save(file, prepared.target_counts)
+    with written(folder):
+        write_vocabulary(prepared.vocabulary, folder / "vocabulary.txt")
+        if characters:
+            write_vocabulary(characters, folder / "characters.txt")
+        with (folder / "target_counts.npy").open("wb") as file:
+            np.save(file, prepared.target_counts)
     return prepared
 
 
 def reopen(settings: Settings, folder: Path) -> Prepared:
-    """Return what `prepare` wrote, for a run that goes on; the arrays it started from are in its saved state."""
-    characters = folder / "characters.txt"
+    """Return what `prepare` wrote, for a run that goes on; what it has learnt is in its saved state."""
     train, heldout = (Corpus.load(folder / name) for name in ("train", "heldout"))
-    with (folder / "target_counts.npy").open("rb") as file:
+    vocabulary, counts = folder / "vocabulary.txt", folder / "target_counts.npy"
+    with readable(counts), counts.open("rb") as file:
         target_counts = np.load(file, allow_pickle=False)
+    words = read_symbols(vocabulary) or ()
+    if len(words) != len(target_counts):
+        raise FormatError(
+            f"{vocabulary} is not what the run wrote (expected {len(target_counts):,} words, found {len(words):,}); "
+            "start the run again in another folder"
+        )
     return Prepared(
         settings.config,
-        read_vocabulary(folder / "vocabulary.txt"),
-        read_vocabulary(characters) if characters.exists() else None,
+        words,
+        read_symbols(folder / "characters.txt"),
         target_counts,
         train,
         heldout,
         {},
+        settings.new_head,
         [],
     )
 
 
 def _read(settings: Settings, folder: Path, *, progress: bool) -> tuple[CorpusWriter, CorpusWriter]:
+    _check_column(settings)
     splitter = Splitter(tokenize=settings.tokenize, symbols=settings.symbols)
     processes = settings.processes or _processors()
     train, heldout = CorpusWriter(folder / "train"), CorpusWriter(folder / "heldout")
     if settings.heldout:
         if settings.heldout == "-":
             raise TextError("held-out text cannot come from standard input; name a file with --heldout")
-        marks: set[int] = set()
+        seen: list[Fingerprints] = []
         sentences = splitter(_items([settings.heldout], settings.column, "held-out text", progress=progress))
-        add_sentences(heldout, _marked(sentences, marks))
-        splitting = Splitting(splitter, heldout=frozenset(marks))
+        add_sentences(heldout, _noted(sentences, seen))
+        splitting = Splitting(splitter, heldout=np.unique(np.concatenate([np.zeros(0, np.uint64), *seen])))
     else:
         splitting = Splitting(splitter, heldout_every=HELDOUT_EVERY)
     items = _items(settings.texts, settings.column, "reading", progress=progress)
@@ -139,15 +153,25 @@ def _read(settings: Settings, folder: Path, *, progress: bool) -> tuple[CorpusWr
     return train, heldout
 
 
+def _check_column(settings: Settings) -> None:
+    """Raise `TextError` for a column where nothing has columns; texts without any are read beside Parquet files."""
+    names = [*settings.texts, *([settings.heldout] if settings.heldout else [])]
+    if settings.column is not None and not any(is_parquet(file) for file in expand(names)):
+        raise TextError(
+            f"there is no column {settings.column!r}, for none of the texts is a Parquet file; leave --column out"
+        )
+
+
 def _processors() -> int:
     """Return how many processors this process may use, where the system tells, or how many there are."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _marked(sentences: Iterable[list[str]], marks: set[int]) -> Iterator[list[str]]:
-    for sentence in sentences:
-        marks.add(mark_of(sentence))
-        yield sentence
+def _noted(sentences: Iterable[list[str]], seen: list[Fingerprints]) -> Iterator[list[str]]:
+    """Hand sentences on and take the fingerprints of those that are not empty."""
+    while piece := list(islice(sentences, 10_000)):
+        seen.append(fingerprints(sentence for sentence in piece if sentence))
+        yield from piece
 
 
 def _items(names: Sequence[str], column: str | None, what: str, *, progress: bool) -> Iterator[Any]:
@@ -156,7 +180,7 @@ def _items(names: Sequence[str], column: str | None, what: str, *, progress: boo
     with tqdm(desc=what, unit=" lines", unit_scale=True, disable=not progress, leave=False) as bar:
         for place, file in enumerate(files, start=1):
             bar.set_postfix_str(f"file {place} of {len(files)}")
-            for item in read_items(file, column=column):
+            for item in read_items(file, column=column if is_parquet(file) else None):
                 yield item
                 bar.update()
 
@@ -199,8 +223,14 @@ def _notes(settings: Settings, train: CorpusWriter) -> list[str]:
             f"{facts.shared:,} sentences of the training text are held-out sentences too; perplexity will look better "
             "than it is"
         )
-    if facts.tokens > _LONG_MEAN * facts.sentences or facts.longest > _LONG:
-        mean = facts.tokens / facts.sentences
+    mean, share = facts.tokens / facts.sentences, sum(train.places) // settings.recipe.batch_size
+    if settings.symbols or all(len(word) == 1 for word in train.counts):
+        if facts.longest > share:
+            notes.append(
+                f"the longest sequence has {facts.longest:,} symbols, and a row of the batch reads {share:,}, so that "
+                "rows begin inside of it; cut it into records if it matters how they begin"
+            )
+    elif mean > _LONG_MEAN or facts.longest > _LONG:
         notes.append(
             f"sentences have {mean:,.0f} tokens on the average and {facts.longest:,} at most; expected one sentence a "
             "line: for raw text take --tokenize"
@@ -215,6 +245,20 @@ def _notes(settings: Settings, train: CorpusWriter) -> list[str]:
     return notes
 
 
+# Of the words to predict, the share of <UNK> from which there is little else to learn.
+_MANY_UNKNOWN = 0.2
+
+
+def _unknown_note(target_counts: NDArray[np.int64], rows: Rows) -> list[str]:
+    share = target_counts[rows.unknown] / target_counts.sum()
+    if share < _MANY_UNKNOWN:
+        return []
+    return [
+        f"{share:.0%} of the words to predict are not in the vocabulary and count as <UNK>, which makes perplexity "
+        "low; take a vocabulary that suits the text, a lower --min-count or a higher --max-vocab"
+    ]
+
+
 def _named(texts: Sequence[str]) -> str:
     return ", ".join("standard input" if text == "-" else text for text in texts)[:200]
 
@@ -224,8 +268,6 @@ def _named(texts: Sequence[str]) -> str:
 
 def _vocabulary(settings: Settings, counts: Counter[str], start: Checkpoint | None) -> tuple[str, ...]:
     if start is not None and start.vocabulary is not None:
-        if settings.vocabulary:
-            raise MismatchError("the model to go on from has a vocabulary of its own; leave --vocabulary out")
         return start.vocabulary
     if settings.vocabulary:
         return load_vocabulary(settings.vocabulary, counts)

@@ -12,6 +12,7 @@ from elmokit.errors import MismatchError
 Optimizer = Literal["adamw", "adagrad"]
 SoftmaxKind = Literal["auto", "full", "sampled", "adaptive"]
 Precision = Literal["float32", "bfloat16"]
+HeadKind = Literal["full", "adaptive"]
 
 _PAPER_FILTERS = [(1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)]
 _TINY_FILTERS = [(1, 16), (2, 16), (3, 32), (4, 64), (5, 128)]
@@ -53,6 +54,10 @@ def default_rate(optimizer: Optimizer, *, cells: int, fine_tuning: bool) -> floa
     return 4e-3 if cells <= _MEASURED_CELLS else 2e-3
 
 
+# More are a slip of the finger, and each is planned on its own.
+_MOST_EPOCHS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train.
@@ -89,8 +94,8 @@ class Recipe:
         for name in ("learning_rate", "clip_norm", "batch_size", "unroll", "accumulate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise MismatchError(f"{name}: expected a positive number, found {getattr(self, name)}")
-        if not 0 <= self.epochs < math.inf:
-            raise MismatchError(f"epochs: expected 0 or a positive number, found {self.epochs}")
+        if not 0 <= self.epochs <= _MOST_EPOCHS:
+            raise MismatchError(f"epochs: expected a number from 0 to {_MOST_EPOCHS:,}, found {self.epochs:g}")
         if not 0 <= self.head_share <= 1:
             raise MismatchError(f"head_share: expected a number from 0 to 1, found {self.head_share}")
         if self.batch_size % self.accumulate:
@@ -99,8 +104,18 @@ class Recipe:
                 "that divides it"
             )
 
-    def decided_for(self, n_words: int) -> Recipe:
-        """Return this recipe with the kind of softmax that suits a vocabulary, and samples only where they are used."""
+    def decided_for(self, n_words: int, *, given: HeadKind | None = None) -> Recipe:
+        """Return this recipe with the kind of softmax that suits a vocabulary, and the head that is `given`, if one is.
+
+        Raises `MismatchError` where it asks for another kind.
+        """
+        if given is not None and self.softmax != "auto" and (self.softmax == "adaptive") != (given == "adaptive"):
+            raise MismatchError(
+                f"the model to go on from has a head for the {given} softmax, which cannot be trained as one for the "
+                f"{self.softmax} softmax; leave --softmax out"
+            )
+        if given == "adaptive":
+            return replace(self, softmax="adaptive")
         sampling = self.softmax in ("auto", "sampled") and 2 * self.samples < n_words
         if self.softmax == "sampled" and not sampling:
             raise MismatchError(

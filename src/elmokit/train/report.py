@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from elmokit.checkpoint import Config
 from elmokit.errors import require
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.loop import Trainer
@@ -38,13 +40,24 @@ class Board:
             self.writer.close()
 
 
+def read_log(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a log; a line that was cut when the run was killed is none."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "places" in entry:
+            yield entry
+
+
 def draw_curve(log: Path, target: Path) -> None:
     """Draw training loss and held-out perplexity against the tokens read, as SVG.
 
     Raises `MissingExtra` without the extra `plot`.
     """
     altair, _ = require("altair", extra="plot"), require("vl_convert", extra="plot")
-    points = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    points = list(read_log(log))
     curves = {
         "training loss, nats a token": [(p["places"], p["loss"]) for p in points if "loss" in p],
         "held-out perplexity": [(p["places"], p["mean"]) for p in points if "mean" in p],
@@ -69,13 +82,13 @@ def card(settings: Settings, trainer: Trainer, result: Perplexity) -> str:
     """Return the model card, Markdown: data, vocabulary, recipe, perplexities, hardware, time."""
     at, recipe, prepared = trainer.progress, trainer.recipe, trainer.prepared
     facts = prepared.train.facts
-    texts = "\n".join(f"- {Path(text).name if text != '-' else 'standard input'}" for text in settings.texts)
+    texts = "\n".join(f"- {_name(text)}" for text in settings.texts)
     lines = [
         f"{facts.sentences:,} sentences, {facts.tokens:,} tokens; held out: {prepared.heldout.facts.sentences:,} "
-        f"sentences {'of ' + Path(settings.heldout).name if settings.heldout else 'of the same text'}",
+        f"sentences {'of ' + _name(settings.heldout) if settings.heldout else 'of the same text'}",
         f"Tokens read in training, each direction: {at.places:,} ({at.step:,} updates of {recipe.batch_size} x "
         f"{recipe.unroll})",
-        f"Words are spelled in {_UNITS[settings.unit]}",
+        f"Words are spelled in {_spelling(prepared.config)}",
         f"Vocabulary of the softmax head: {len(prepared.vocabulary):,} words",
         f"Recipe: {recipe.optimizer}, learning rate {recipe.learning_rate:g}, {recipe.softmax} softmax"
         f"{f' ({recipe.samples:,} negatives)' if recipe.softmax == 'sampled' else ''}, dropout {recipe.dropout:g}, "
@@ -88,11 +101,19 @@ def card(settings: Settings, trainer: Trainer, result: Perplexity) -> str:
     return f"# ELMo trained with elmokit\n\nText:\n\n{texts}\n\n" + "".join(f"- {line}\n" for line in lines)
 
 
-_UNITS = {"bytes": "UTF-8 bytes", "characters": "characters", "words": "no characters (a table of words)"}
+def _name(text: str) -> str:
+    return "standard input" if text == "-" else Path(text).name or Path(text).absolute().name
+
+
+def _spelling(config: Config) -> str:
+    if config.char_cnn is None:
+        return "no characters (a table of words)"
+    table = ", and looked up in a table" if config.word_dim else ""
+    return ("characters" if config.char_cnn.has_lexicon else "UTF-8 bytes") + table
 
 
 def _before(trainer: Trainer, before: float) -> str:
-    fitted = ", its new head fitted," if trainer.has_new_head else ""
+    fitted = ", its new head fitted," if trainer.prepared.new_head else ""
     return f"its perplexity{fitted} before training on this text: {before:.2f}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from elmokit.checkpoint import Checkpoint, write_native
-from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError
+from elmokit.checkpoint import Checkpoint, head_words, native_files
+from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError, require
 from elmokit.model import Elmo
 from elmokit.train import report
 from elmokit.train.evaluate import Perplexity
-from elmokit.train.loop import Trainer
+from elmokit.train.loop import Trainer, head_kind, saved_head
 from elmokit.train.memory import keep_freed_memory
 from elmokit.train.prepare import Prepared, prepare, reopen
 from elmokit.train.saved import SavedRun
@@ -52,21 +53,23 @@ def train(settings: Settings, out: str | Path, *, start: Checkpoint | None = Non
     be used, `MismatchError` for settings that do not fit together.
     """
     saved = SavedRun(Path(out))
-    if saved.exists() and was_restarted():
+    if was_restarted() and saved.was_told(settings.to_json()):
         return resume(out, progress=progress)
     _check(settings, start)
     with join(settings.device) as workers:
+        workers.share(settings.recipe.batch_size, parts=settings.recipe.accumulate)  # or refuse before reading
+        prepared = None
         if workers.is_first:
             _refuse_what_is_there(saved)
             prepared = prepare(settings, saved.corpus_folder, start, progress=progress)
-            settings = replace(settings, config=prepared.config)
-            saved.write_settings(settings.to_json())
             _say(prepared.notes, progress)
-        workers.wait()
-        if not workers.is_first:
-            settings = Settings.from_json(saved.read_settings())
-            prepared = replace(reopen(settings, saved.corpus_folder), start=dict(start.arrays) if start else {})
-        return _Run(settings, saved, prepared, workers, progress=progress).go()
+        final = workers.from_first(_prepared_settings(settings, prepared).to_json() if prepared else None)
+        chosen = Settings.from_json(final)
+        if prepared is None:
+            prepared = replace(reopen(chosen, saved.corpus_folder), start=dict(start.arrays) if start else {})
+        run = _Run(chosen, saved, prepared, workers, progress=progress)
+        run.begin(told=settings)
+        return run.go()
 
 
 def resume(out: str | Path, *, progress: bool = True) -> Summary:
@@ -76,17 +79,17 @@ def resume(out: str | Path, *, progress: bool = True) -> Summary:
         raise OutputError(f"{out} holds no training run to continue; start one without --resume")
     settings = Settings.from_json(saved.read_settings())
     with join(settings.device) as workers:
-        return _Run(settings, saved, _reopened(settings, saved), workers, progress=progress).go()
+        workers.share(settings.recipe.batch_size, parts=settings.recipe.accumulate)
+        tensors, at = saved.read_state()
+        head = {} if settings.recipe.tie else saved_head(tensors)
+        prepared = replace(reopen(settings, saved.corpus_folder), start=head)
+        run = _Run(settings, saved, prepared, workers, progress=progress)
+        run.trainer.restore(tensors, at)
+        return run.go()
 
 
-def _reopened(settings: Settings, saved: SavedRun) -> Prepared:
-    prepared = reopen(settings, saved.corpus_folder)
-    if settings.start and not saved.state_file.exists():  # interrupted before anything was saved
-        from elmokit import formats
-        from elmokit.catalog import locate
-
-        return replace(prepared, start=dict(formats.read(locate(settings.start)).arrays))
-    return prepared
+def _prepared_settings(settings: Settings, prepared: Prepared) -> Settings:
+    return replace(settings, config=prepared.config, new_head=prepared.new_head)
 
 
 def _refuse_what_is_there(saved: SavedRun) -> None:
@@ -97,18 +100,41 @@ def _refuse_what_is_there(saved: SavedRun) -> None:
         raise OutputError(f"{out} exists and is not an empty folder; choose another one")
 
 
+def _check_start(settings: Settings, start: Checkpoint) -> None:
+    """Raise `MismatchError` for a model that the run cannot go on from as it is told."""
+    if start.config.lstm.joined:
+        raise MismatchError(
+            "the layers of this model read both directions, so it cannot predict words; take a model of another kind"
+        )
+    if settings.unit != "bytes":
+        raise MismatchError("the model to go on from spells words in its own way; leave --unit out")
+    if given := head_kind(start.arrays):
+        settings.recipe.decided_for(head_words(start.arrays), given=given)
+    if start.vocabulary is None:
+        if given:
+            raise MismatchError(
+                f"the model to go on from ({start.source}) has a head and no list of its words; put vocab.txt beside it"
+            )
+        return
+    if settings.vocabulary:
+        raise MismatchError("the model to go on from has a vocabulary of its own; leave --vocabulary out")
+    missing = [mark for mark in start.config.sentence_marks if mark not in start.vocabulary]
+    if missing:
+        raise MismatchError(f"the vocabulary of the model to go on from lacks {missing[0]}, which every text needs")
+
+
 def _check(settings: Settings, start: Checkpoint | None) -> None:
-    """Raise `MismatchError` for settings that do not fit together."""
+    """Raise `MismatchError` for settings that do not fit together, `MissingExtra` for what is not installed."""
+    if settings.tensorboard:
+        require("tensorboard", extra="train")
     if settings.recipe.tie and (start is not None or settings.unit != "words"):
         raise MismatchError("only a new model whose words come from a table can be tied to it; take --unit words")
     if settings.recipe.tie and settings.recipe.softmax == "adaptive":
         raise MismatchError("an adaptive softmax has fewer values for rare words and cannot be tied; take another one")
-    if start is not None and start.config.lstm.joined:
-        raise MismatchError(
-            "the layers of this model read both directions, so it cannot predict words; take a model of another kind"
-        )
-    if start is not None and settings.unit != "bytes":
-        raise MismatchError("the model to go on from spells words in its own way; leave --unit out")
+    if start is not None:
+        _check_start(settings, start)
+    elif settings.unit == "characters" and settings.config.char_cnn is None:
+        raise MismatchError("the shape has no characters (char_cnn), which --unit characters needs; leave --unit out")
 
 
 class _Run:
@@ -118,20 +144,24 @@ class _Run:
         self, settings: Settings, saved: SavedRun, prepared: Prepared, workers: Workers, *, progress: bool
     ) -> None:
         keep_freed_memory()
-        self.settings, self.saved, self.prepared, self.workers = settings, saved, prepared, workers
+        self.saved, self.prepared, self.workers = saved, prepared, workers
         self.progress = progress and workers.is_first
         self.trainer = Trainer(settings.recipe, prepared, workers, shuffled=not settings.document_order)
+        self.settings = replace(settings, recipe=self.trainer.recipe)
         events = saved.folder / "tensorboard" if settings.tensorboard and workers.is_first else None
         self.board = report.Board(events)
 
+    def begin(self, *, told: Settings) -> None:
+        """Save what the run starts from, and then its settings: a run that is there can always go on."""
+        self._save()
+        if self.workers.is_first:
+            self.saved.write_settings(self.settings.to_json(), told.to_json())
+
     def go(self) -> Summary:
         """Train to the end, or to an interruption, and say how it went."""
-        state = self.saved.read_state()
-        if state is not None:
-            self.trainer.restore(*state)
         with _stop_flag() as stopped:
             finished = self._loop(stopped)
-        if finished and self.trainer.progress.step % self.settings.evaluate_every:
+        if finished:
             self._evaluate()
         self._save()
         self.board.close()
@@ -146,6 +176,8 @@ class _Run:
             report.draw_curve(self.saved.log_file, self.saved.folder.parent / "curve.svg")
         except MissingExtra as missing:
             _say([f"curve.svg is not drawn: {missing}"], self.progress)
+        except OSError as error:
+            _say([f"curve.svg is not drawn: {error}"], self.progress)
 
     def _loop(self, stopped: Sequence[int]) -> bool:
         """Do updates; return whether the run has come to its end."""
@@ -201,8 +233,14 @@ class _Run:
             self.saved.log(**entry)
 
     def _evaluate(self) -> None:
-        """Measure held-out perplexity, always on the same places; keep the model if it is the best so far."""
-        at = self.trainer.progress
+        """Measure held-out perplexity, once a step, always on the same places; keep the model if it is the best so far.
+
+        Patience begins when all weights learn: what a new head does alone says nothing of them.
+        """
+        at, head_steps = self.trainer.progress, self.trainer.head_steps
+        if at.evaluated == at.step:
+            return
+        at.evaluated = at.step
         measured = self.trainer.evaluate(self.settings.evaluate_places or None) if self.workers.is_first else None
         result = self.workers.from_first(measured)
         self._checked(result.mean)
@@ -210,9 +248,9 @@ class _Run:
         self.board.add(at.step, perplexity=result.mean, forward=result.forward, backward=result.backward)
         if self.progress:
             tqdm.write(_line(at.step, result), file=sys.stderr)
-        if self.settings.start and at.step == self.trainer.head_steps:
+        if self.settings.start and at.step == head_steps:
             at.before = result.mean
-        at.since_best = 0 if result.mean < at.best else at.since_best + 1
+        at.since_best = 0 if result.mean < at.best or at.step <= head_steps else at.since_best + 1
         if result.mean < at.best:
             at.best = result.mean
             self._keep(result)
@@ -225,7 +263,8 @@ class _Run:
         arrays = self.trainer.arrays()
         model = Elmo(Checkpoint(prepared.config, arrays, prepared.vocabulary, card, characters=prepared.characters))
         warmed = model.warm(prepared.heldout_sentences(_WARM_SENTENCES))
-        write_native(warmed.checkpoint(), self.saved.folder.parent)
+        for name, content in native_files(warmed.checkpoint()).items():
+            self.saved.write_beside(name, content)
 
     def _save(self) -> None:
         tensors = self.trainer.tensors()
@@ -257,8 +296,14 @@ def _line(step: int, result: Perplexity) -> str:
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in two; a second one stops at once."""
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in two; a second one stops at once.
+
+    Only the main thread is told of signals: in another one the flag is never set.
+    """
     stopped: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
 
     def note(number: int, _frame: object) -> None:
         if stopped:

@@ -15,12 +15,13 @@ Unit = Literal["bytes", "characters", "words"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is told. Of a run that has been prepared `config` is the final shape.
+    """What a run is told. Of a run that has begun `config` is the final shape and `recipe` is decided.
 
     texts: files, folders, patterns or "-"; column: of a Parquet file; symbols: every character is a token; start: a
     model to go on from; document_order: sentences are not shuffled; evaluate_every and save_every count updates;
     evaluate_places bounds the held-out places of an evaluation (0: all); patience: evaluations without a better model
-    after which the run ends (0: it does not); processes: how many split the text (0: one a processor).
+    after which the run ends (0: it does not); processes: how many split the text (0: one a processor); new_head: of a
+    run that has begun, whether the model that it goes on from had no head.
     """
 
     texts: list[str]
@@ -43,6 +44,7 @@ class Settings:
     device: str = "auto"
     processes: int = 0
     tensorboard: bool = False
+    new_head: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

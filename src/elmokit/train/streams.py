@@ -4,14 +4,17 @@ A sentence w1..wn takes n + 1 places. Forward reads <S> w1..wn and predicts w1..
 predicts wn..w1 <S> (formats.md 3.12). Both directions pass the same sentence in the same places, so a window's distinct
 words are spelled and convolved once for the two of them.
 
-Every row starts at a sentence's start, as bilm-tf's do: from an empty state, `<S>` is the only word whose sequel the
-network has learnt. A text is read in stretches, a few blocks each: which blocks come together and how their sentences
-follow each other is drawn anew for every epoch. A window is a function of its step: nothing has to be replayed to
-continue a run.
+A row starts at a sentence's start, as bilm-tf's do: from an empty state, `<S>` is the only word whose sequel the
+network has learnt. Only where the next sentence is far, in texts of long sequences, training starts a row inside of
+one: rows would coincide, and what lies between them would never be read.
+
+A text is read in stretches, a few blocks each: which blocks come together and how their sentences follow each other is
+drawn anew for every epoch. A window is a function of its step: nothing has to be replayed to continue a run.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,6 +28,9 @@ from elmokit.train.corpus import Corpus, Rows, Stretch, stretch_of
 NO_TARGET = -1
 # Blocks of a stretch: some four million tokens, which one process can hold and number in a second.
 STRETCH_BLOCKS = 16
+
+# A row starts at the next sentence if that takes no more than this part of its share of the text.
+_NEAR = 8
 
 _BEGIN, _END = 0, 1  # numbers of the sentence marks in a stretch
 
@@ -58,6 +64,7 @@ class Packed:
         shares = np.arange(1, rows) * stretch.n_places // rows
         inner = self.ends[np.searchsorted(self.ends, shares)]
         self.bounds = np.concatenate([[0], inner, self.ends[-1:]])
+        self.starts = np.concatenate([[0], self._near(inner, shares, generator)])
 
     def window(self, step: int, part: slice = slice(None)) -> Window:
         """Return window `step` (0-based) of the rows of `part`, with a target everywhere.
@@ -65,7 +72,7 @@ class Packed:
         A row goes on for as long as its equal share of the text is, so at its end it may run a little into the next
         one's first sentence, or stop a little short of it.
         """
-        return self._window(self.bounds[:-1][part] + self._offsets(step))
+        return self._window(self.starts[part] + self._offsets(step))
 
     def all_windows(self) -> Iterator[Window]:
         """Yield the windows that predict every place exactly once; rows end where the next begin."""
@@ -75,6 +82,20 @@ class Packed:
             window = self._window(place_TB)
             targets_TZB = np.where((place_TB < stops)[:, None], window.targets_TZB, NO_TARGET)
             yield replace(window, targets_TZB=targets_TZB)
+
+    def _near(
+        self, inner: NDArray[np.int64], shares: NDArray[np.int64], generator: np.random.Generator | None
+    ) -> NDArray[np.int64]:
+        """Return where training starts the rows after the first: at the sentence that is next, or inside of one.
+
+        The place inside moves by less than a window from epoch to epoch, so that the few places behind the last whole
+        window of a row are not always the same. No two rows start at one place if there are as many places as rows.
+        """
+        share = self.stretch.n_places // self.rows
+        near = share // _NEAR
+        most = max(0, min(self.unroll, share - near) - 1)
+        shift = 0 if generator is None else int(generator.integers(-most, most + 1))
+        return np.where(inner - shares > near, shares + shift, inner)
 
     def _offsets(self, step: int) -> NDArray[np.int64]:
         return np.arange(step * self.unroll, (step + 1) * self.unroll)[:, None]
@@ -119,7 +140,10 @@ class Streams:
     def total_steps(self, epochs: float) -> int:
         """Return the windows of so many epochs; the few places left over in each stretch are others in every epoch."""
         whole = int(epochs)
-        steps = sum(self._epoch_steps(epoch) for epoch in range(whole))
+        if self._are_alike:
+            steps = whole * self._epoch_steps(0)
+        else:
+            steps = sum(self._epoch_steps(epoch) for epoch in range(whole))
         return steps + (round((epochs - whole) * self._epoch_steps(whole)) if epochs > whole else 0)
 
     def epochs_at(self, step: int) -> float:
@@ -140,7 +164,14 @@ class Streams:
         for numbers in self._groups(0):
             yield from self._pack(numbers, None).all_windows()
 
+    @property
+    def _are_alike(self) -> bool:
+        """Whether all epochs have as many windows, as those of a text that is one stretch."""
+        return len(self.corpus.places) <= STRETCH_BLOCKS
+
     def _epoch_of(self, step: int) -> tuple[int, int]:
+        if self._are_alike:
+            return divmod(step, self._epoch_steps(0) or sys.maxsize)
         epoch = 0
         while step >= self._epoch_steps(epoch) > 0:
             step -= self._epoch_steps(epoch)
@@ -151,6 +182,7 @@ class Streams:
         return int(self._ends(epoch)[-1])
 
     def _ends(self, epoch: int) -> NDArray[np.int64]:
+        epoch = 0 if self._are_alike else epoch
         while len(self._steps) <= epoch:
             groups = self._groups(len(self._steps))
             places = np.array([self.corpus.places[numbers].sum() for numbers in groups])

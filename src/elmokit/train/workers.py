@@ -24,31 +24,40 @@ from elmokit.errors import MismatchError
 
 T = TypeVar("T")
 
-# Longer than any preparation of a text, during which the other processes wait.
+# Longer than any preparation of a text or evaluation, during which the other processes wait for the first.
 _PATIENCE = timedelta(days=3)
+# Longer than any update or saving of a state: who waits so long for the others waits in vain.
+_TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Which process this is, of how many, and where it computes."""
+    """Which process this is, of how many, and where it computes; `patient`: the group in which the others wait for what
+    the first does alone."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    patient: Any = None
 
     @property
     def is_first(self) -> bool:
         """Whether this process prepares, evaluates and writes."""
         return self.rank == 0
 
-    def share(self, rows: int) -> slice:
-        """Return which rows of a batch are this process's."""
+    def share(self, rows: int, *, parts: int = 1) -> slice:
+        """Return which rows of a batch are this process's, which reads them in so many equal parts."""
         if rows % self.world:
             raise MismatchError(
                 f"a batch of {rows} rows cannot be shared by {self.world} processes; give a --batch-size that "
                 f"{self.world} divides"
             )
         size = rows // self.world
+        if size % parts:
+            raise MismatchError(
+                f"the {size} rows that each of {self.world} processes has of a batch of {rows} cannot be read in "
+                f"{parts} equal parts; give a --accumulate that divides them"
+            )
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def parallel(self, module: nn.Module, *, some_unused: bool) -> nn.Module:
@@ -57,16 +66,11 @@ class Workers:
             return module
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=some_unused)
 
-    def wait(self) -> None:
-        """Go on when all processes have come here."""
-        if self.world > 1:
-            dist.monitored_barrier(timeout=_PATIENCE) if self.device.type == "cpu" else dist.barrier()
-
     def from_first(self, value: T | None) -> T:
-        """Return what process 0 gave."""
+        """Return what process 0 gave, however long that takes it."""
         if self.world > 1:
             values = [value]
-            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+            dist.broadcast_object_list(values, src=0, group=self.patient, device=torch.device("cpu"))
             value = values[0]
         assert value is not None
         return value
@@ -103,11 +107,11 @@ def join(device: str) -> Iterator[Workers]:
     if world == 1:
         yield Workers(device=place)
         return
-    store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    store, rank, world = next(rendezvous("env://", timeout=_TIMEOUT))
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=_fresh(store), rank=rank, world_size=world, timeout=_PATIENCE)
+    dist.init_process_group(backend, store=_fresh(store), rank=rank, world_size=world, timeout=_TIMEOUT)
     try:
-        yield Workers(rank, world, place)
+        yield Workers(rank, world, place, dist.new_group(backend="gloo", timeout=_PATIENCE))
     finally:
         gc.collect()  # what still holds the group keeps its threads, which abort a process that ends
         dist.destroy_process_group()

@@ -1,0 +1,61 @@
+"""Draw the pictures of docs/benchmarks.md from the results; needs the extra `plot`.
+
+python benchmarks/pictures.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import altair
+from table import LABELS
+
+HERE = Path(__file__).parent
+IMAGES = HERE.parent / "docs" / "images"
+INK = "#1b4965"
+
+
+def main() -> None:
+    """Draw every picture whose results are there."""
+    for name, draw in (("embed", speeds), ("growth", growth)):
+        file = HERE / "results" / f"{name}.json"
+        if file.exists():
+            draw(json.loads(file.read_text(encoding="utf-8"))).save(str(IMAGES / f"benchmark-{name}.svg"))
+
+
+def speeds(results: dict[str, Any]) -> Any:
+    """Tokens a second of every engine, a panel for each shape."""
+    panels = []
+    for shape, measured in sorted(results.items(), reverse=True):
+        values = [
+            {"engine": LABELS[name].format(**run), "rate": run["tokens_per_s"], "label": f"{run['tokens_per_s']:,.0f}"}
+            for name, run in measured["runs"].items()
+        ]
+        base = altair.Chart(altair.Data(values=values)).encode(
+            y=altair.Y("engine:N", title=None, sort=None, axis={"labelLimit": 320}),
+            x=altair.X("rate:Q", title="tokens a second"),
+        )
+        title = f"{shape}, {measured['machine']['threads']} threads"
+        text = base.mark_text(align="left", dx=4).encode(text="label:N")
+        panels.append((base.mark_bar(color=INK) + text).properties(width=420, height={"step": 26}, title=title))
+    return altair.vconcat(*panels)
+
+
+def growth(found: dict[str, Any]) -> Any:
+    """Seconds against tokens, both on logarithmic axes."""
+    values = [run for run in found["runs"] if not run["length"]]
+    scale = altair.Scale(type="log")
+    return (
+        altair.Chart(altair.Data(values=values))
+        .mark_line(point=True, color=INK)
+        .encode(
+            x=altair.X("tokens:Q", scale=scale, title="tokens"), y=altair.Y("seconds:Q", scale=scale, title="seconds")
+        )
+        .properties(width=420, height=260, title=f"{found['shape']}: slope {found['slope']:.3f}")
+    )
+
+
+if __name__ == "__main__":
+    main()

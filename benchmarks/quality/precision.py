@@ -1,0 +1,81 @@
+"""What bfloat16 costs: how far its vectors are from those of float32, and a tagger's accuracy with each.
+
+    python benchmarks/quality/precision.py --text TEXT --conll conll2002/ --model spanish/elmo [--seeds 3]
+
+Cosines are those of the bundled English model over TEXT. The tagger is that of recipes/spanish.py (parts of speech),
+trained and tested with the layers of the model in the one precision and in the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "precision.json"
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "recipes")]
+
+import table  # noqa: E402 (the folders above are on the path only now)
+from embed import describe_text, machine  # noqa: E402
+from spanish import conll  # noqa: E402
+from tagging import accuracy, fit, with_layers  # noqa: E402
+
+from elmokit import load  # noqa: E402
+from elmokit.reading import read_sentences  # noqa: E402
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def main() -> None:
+    """Measure and write the JSON and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--conll", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    found = {
+        "machine": machine(1),
+        "versions": {name: version(name) for name in ("elmokit", "torch", "numpy")},
+        "text": describe_text(arguments.text, None),
+        "cosines": cosines(list(read_sentences(arguments.text))),
+        "accuracy": {
+            precision: accuracies(arguments.conll, arguments.model, precision, arguments.seeds)
+            for precision in PRECISIONS
+        },
+    }
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    table.main()
+
+
+def cosines(sentences: list[list[str]]) -> list[dict[str, float]]:
+    """Return for each layer the lowest and the mean cosine of a token's vectors in both precisions."""
+    exact, coarse = (
+        np.concatenate([x for x in load(precision=precision).embed(sentences, layers="all") if x.shape[1]], axis=1)
+        for precision in PRECISIONS
+    )
+    norms = np.linalg.norm(exact, axis=-1) * np.linalg.norm(coarse, axis=-1)
+    cosines_LM = (exact * coarse).sum(-1) / norms
+    return [{"lowest": float(layer.min()), "mean": float(layer.mean())} for layer in cosines_LM]
+
+
+def accuracies(folder: Path, model: str, precision: Any, seeds: int) -> list[float]:
+    """Return the tagger's accuracy on the test part, for each seed."""
+    elmo = load(model, precision=precision)
+    train, dev, test = (with_layers(conll(folder / f"esp.{part}", 1), elmo) for part in ("train", "testa", "testb"))
+    found = []
+    for seed in range(1, seeds + 1):
+        tagger = fit(train, dev, measure=accuracy, seed=seed)
+        found.append(accuracy([one.tags for one in test], tagger.predict(test)))
+        print(precision, seed, found[-1], file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    main()
