@@ -289,11 +289,21 @@ def slow_texts(tmp_path):
     return names
 
 
-def start(cluster, texts, out, model, *options):
-    """Start the command on the cluster."""
-    arguments = ["embed", *texts, out, "--ray", cluster.address, "--model", model, "--pool", "mean", *options]
-    command = [sys.executable, "-m", "elmokit", *arguments, "--save-every", SIZE, "--workers", 2]
-    return subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(cluster, model):
+    """Start the command on the cluster; it is gone after the test."""
+    begun = []
+
+    def run(texts, out, *options):
+        arguments = ["embed", *texts, out, "--ray", cluster.address, "--model", model, "--pool", "mean", *options]
+        command = [sys.executable, "-m", "elmokit", *arguments, "--save-every", SIZE, "--workers", 2]
+        begun.append(subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield run
+    for process in begun:
+        process.kill()
+        process.communicate()
 
 
 def finished(out):
@@ -339,10 +349,10 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes 
 
 @linux
 def test_a_killed_worker_and_a_killed_machine_lose_and_duplicate_nothing(
-    cluster, slow_texts, tmp_path, model, tiny_elmo
+    cluster, start, slow_texts, tmp_path, tiny_elmo
 ):
     out = tmp_path / "out"
-    process = start(cluster, slow_texts, out, model)
+    process = start(slow_texts, out)
     killed, _ = wait(process, out, cluster.machines, parts=3)
     os.kill(killed, signal.SIGKILL)
     wait(process, out, cluster.machines[1:], parts=len(finished(out)) + 3)
@@ -354,13 +364,13 @@ def test_a_killed_worker_and_a_killed_machine_lose_and_duplicate_nothing(
 
 @linux
 @pytest.mark.slow
-def test_a_killed_command_goes_on_with_resume(cluster, slow_texts, tmp_path, model, tiny_elmo):
+def test_a_killed_command_goes_on_with_resume(cluster, start, slow_texts, tmp_path, tiny_elmo):
     out = tmp_path / "out"
-    process = start(cluster, slow_texts, out, model, "--resume")
+    process = start(slow_texts, out, "--resume")
     wait(process, out, cluster.machines, parts=3)
     process.kill()
     process.communicate()
     assert 3 <= len(finished(out)) < BLOCKS
     before = {name: (out.with_name("out.partial") / name).stat().st_mtime_ns for name in finished(out)}
-    assert_whole(start(cluster, slow_texts, out, model, "--resume"), out, slow_texts, tiny_elmo)
+    assert_whole(start(slow_texts, out, "--resume"), out, slow_texts, tiny_elmo)
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
