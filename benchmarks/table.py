@@ -205,15 +205,15 @@ def precision_lines(found: dict[str, Any]) -> list[str]:
     """The table of precision.json, and what a tagger makes of it."""
     rows = ["| layer | lowest cosine | mean cosine |", "|--:|--:|--:|"]
     rows += [f"| {n} | {c['lowest']:.5f} | {c['mean']:.6f} |" for n, c in enumerate(found["cosines"])]
-    scores = (
-        f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} in {name}"
-        for name, values in found["accuracy"].items()
-    )
-    seeds = len(found["accuracy"]["float32"])
-    note = (
-        f"{found['text']['tokens']:,} tokens of English, bundled model. Accuracy of Spanish parts of speech "
-        f"(recipes/spanish.py, {seeds} seeds): {' and '.join(scores)}."
-    )
+    note = f"{found['text']['tokens']:,} tokens of English, bundled model."
+    if found["accuracy"]:
+        scores = (
+            f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} in {name}"
+            for name, values in found["accuracy"].items()
+        )
+        seeds = len(found["accuracy"]["float32"])
+        tagger = f"Spanish parts of speech (recipes/spanish.py, {seeds} seeds)"
+        note += f" Accuracy of {tagger}: {' and '.join(scores)}."
     return [*rows, "", note]
 
 

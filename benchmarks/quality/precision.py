@@ -1,9 +1,10 @@
 """What bfloat16 costs: how far its vectors are from those of float32, and a tagger's accuracy with each.
 
-    python benchmarks/quality/precision.py --text TEXT --conll conll2002/ --model spanish/elmo [--seeds 3]
+    python benchmarks/quality/precision.py --text TEXT [--conll conll2002/ --model spanish/elmo --seeds 3]
 
-Cosines are those of the bundled English model over TEXT. The tagger is that of recipes/spanish.py (parts of speech),
-trained and tested with the layers of the model in the one precision and in the other.
+Cosines are those of the bundled English model over TEXT. The tagger, if its data is given, is that of
+recipes/spanish.py (parts of speech), trained and tested with the layers of the model in the one precision and in the
+other.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def main() -> None:
     """Measure and write the JSON and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--conll", type=Path, required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--conll", type=Path)
+    parser.add_argument("--model")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     found = {
@@ -47,7 +48,7 @@ def main() -> None:
         "cosines": cosines(list(read_sentences(arguments.text))),
         "accuracy": {
             precision: accuracies(arguments.conll, arguments.model, precision, arguments.seeds)
-            for precision in PRECISIONS
+            for precision in (PRECISIONS if arguments.conll else ())
         },
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
