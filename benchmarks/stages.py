@@ -26,6 +26,7 @@ import torch
 from embed import describe_text, machine
 
 from elmokit import model as model_module
+from elmokit.checkpoint import Lstm
 from elmokit.kernels import in_place
 from elmokit.kernels.product import Packed
 from elmokit.model import Elmo, load
@@ -65,12 +66,12 @@ def parts(elmo: Elmo, sentences: list[list[str]]) -> dict[str, float]:
     """Return the seconds of each part, and of all together."""
     list(elmo.embed(sentences[:256], layers="all"))  # to warm up
     seconds: dict[str, float] = defaultdict(float)
-    projection = elmo.config.lstm.projection_dim
-    with clocks(seconds, projection):
+    with clocks(seconds, elmo.config.lstm):
         started = time.perf_counter()
         for _ in elmo.embed(sentences, layers="all"):
             pass
         whole = time.perf_counter() - started
+    seconds.pop("products within words from characters", None)  # these are among those of the words
     context, words = seconds.pop("context"), seconds["words from characters"]
     seconds["steps, streams and layers in order"] = context - (sum(seconds.values()) - words)
     seconds["batches, and vectors out of them"] = whole - context - words
@@ -78,11 +79,14 @@ def parts(elmo: Elmo, sentences: list[list[str]]) -> dict[str, float]:
 
 
 @contextmanager
-def clocks(seconds: dict[str, float], projection: int) -> Iterator[None]:
+def clocks(seconds: dict[str, float], lstm: Lstm) -> Iterator[None]:
     """Time the functions that do the work, as long as this context lasts."""
 
     def product(packed: Packed, x: Any, bias_O: Any = None) -> str:
-        return "projection of the cells" if packed.weight_IO.shape[1] == projection else "products of the gates"
+        if packed.weight_IO.shape[1] == 4 * lstm.dim:
+            return "products of the gates"
+        of_cells = packed.weight_IO.shape == (lstm.dim, lstm.projection_dim)
+        return "projection of the cells" if of_cells else "products within words from characters"
 
     wrapped: list[tuple[Any, str, Callable[..., str]]] = [
         (model_module, "encode", lambda *_: "words from characters"),
