@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
@@ -95,24 +95,16 @@ def embed_file(
     no sentences), `MismatchError` (text, model or an option is not that of the run to resume), `MissingExtra`.
     """
     start = time.monotonic()
-    chosen = {"layers": plain_layers(layers), "pool": pool, "state": state, "batch_size": batch_size}
-    spec = Spec(
-        width=elmo.dim,
-        layers=elmo.n_layers if layers == "all" else None,
-        pooled=pool != "none",
-        dtype=dtype,
-        sentence_keys=use_sentence_keys,
-        forget_sentences=forget_sentences,
-        notes={"model": elmo.fingerprint, "options": json.dumps(chosen)},
-    )
+    chosen: dict[str, Any] = {"layers": layers, "pool": pool, "state": state, "batch_size": batch_size}
     reading: dict[str, Any] = {"tokenize": tokenize, "symbols": symbols, "column": column}
+    spec, settings = asked_for(elmo, chosen, reading, dtype=dtype, save_every=save_every)
+    spec = replace(spec, sentence_keys=use_sentence_keys, forget_sentences=forget_sentences)
     keys = {"use_sentence_keys": use_sentence_keys, "forget_sentences": forget_sentences}
-    settings = {"model": elmo.fingerprint, **chosen, "dtype": dtype, **reading, **keys, "save_every": save_every}
-    place = Partial(Path(out), spec, settings)
-    _check_options(place, spec, save_every=save_every)
+    place = Partial(Path(out), spec, {**settings, **keys})
+    _check_keys(place, spec)
     with place.open(resume=resume, force=force):
         carry = _begin_carry(place) if state == "carry" else None
-        embed = partial(elmo.embed, layers=layers, pool=pool, state=carry or state, batch_size=batch_size)
+        embed = partial(elmo.embed, **{**chosen, "state": carry or state})
         text = _Text(read_sentences(text_path, **reading), SentenceKeys() if use_sentence_keys else None)
         _skip(text, place.progress)
         if not text.sentences and not text.more():
@@ -133,18 +125,42 @@ def _whole_batches(sentences: int, batch_size: int | None) -> int:
     return -(-sentences // rows) * rows
 
 
-def plain_layers(layers: Layers) -> str | int | list[float]:
+def asked_for(
+    elmo: Embedder,
+    chosen: dict[str, Any],
+    reading: dict[str, Any],
+    *,
+    dtype: Literal["float32", "float16"],
+    save_every: int,
+) -> tuple[Spec, dict[str, Any]]:
+    """Return what the output will hold, and the settings that a run which goes on must share with the first.
+
+    chosen: the options of `Elmo.embed`; reading: those of `read_sentences`. Raises `MismatchError` for `save_every`
+    below 1.
+    """
+    if save_every < 1:
+        raise MismatchError(f"save_every must be at least 1, found {save_every}")
+    plain = {**chosen, "layers": _plain_layers(chosen["layers"])}
+    spec = Spec(
+        width=elmo.dim,
+        layers=elmo.n_layers if chosen["layers"] == "all" else None,
+        pooled=chosen["pool"] != "none",
+        dtype=dtype,
+        notes={"model": elmo.fingerprint, "options": json.dumps(plain)},
+    )
+    return spec, {"model": elmo.fingerprint, **plain, "dtype": dtype, **reading, "save_every": save_every}
+
+
+def _plain_layers(layers: Layers) -> str | int | list[float]:
     """Return `layers` as JSON holds it."""
     return layers if isinstance(layers, str | int) else [float(weight) for weight in layers]
 
 
-def _check_options(place: Partial, spec: Spec, *, save_every: int) -> None:
+def _check_keys(place: Partial, spec: Spec) -> None:
     if (spec.sentence_keys or spec.forget_sentences) and place.out.suffix.lower() not in (".hdf5", ".h5"):
         raise OutputError(
             f"{place.out}: sentences as keys and forgetting sentences are for HDF5 only; write .hdf5, or leave them out"
         )
-    if save_every < 1:
-        raise MismatchError(f"save_every must be at least 1, found {save_every}")
 
 
 def _embed_segment(

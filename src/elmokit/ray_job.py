@@ -26,11 +26,10 @@ from tqdm import tqdm
 from elmokit import errors
 from elmokit.checkpoint import write_native
 from elmokit.errors import ElmoError, MismatchError, OutputError, TextError, require
-from elmokit.job import Summary, plain_layers
+from elmokit.job import Summary, asked_for
 from elmokit.model import Elmo, Layers, Pool, Precision, load
 from elmokit.reading import expand, read_sentences
 from elmokit.sinks.parts import MODEL, Block, Parts, open_folder, publish
-from elmokit.sinks.spec import Spec
 
 ray = require("ray", extra="ray")
 data = require("ray.data", extra="ray")
@@ -80,22 +79,14 @@ def embed_texts(
     """
     start = time.monotonic()
     names = _found([texts] if isinstance(texts, str) else texts)
-    _check_options(address, device=device, state=state, save_every=save_every)
-    chosen = {"layers": plain_layers(layers), "pool": pool, "state": state, "batch_size": batch_size}
-    spec = Spec(
-        width=elmo.dim,
-        layers=elmo.n_layers if layers == "all" else None,
-        pooled=pool != "none",
-        dtype=dtype,
-        notes={"model": elmo.fingerprint, "options": json.dumps(chosen)},
-    )
+    _check_options(address, device=device, state=state)
+    chosen: dict[str, Any] = {"layers": layers, "pool": pool, "state": state, "batch_size": batch_size}
     reading: dict[str, Any] = {"tokenize": tokenize, "symbols": symbols, "column": column}
-    settings = {"model": elmo.fingerprint, **chosen, "dtype": dtype, **reading, "save_every": save_every}
+    spec, settings = asked_for(elmo, chosen, reading, dtype=dtype, save_every=save_every)
     with open_folder(Path(out).absolute(), {**settings, "texts": names}, resume=resume, force=force) as folder:
         parts = Parts(folder, names, spec)
         _write_model(elmo, folder / MODEL)
-        embed = {"layers": layers, "pool": pool, "state": state, "batch_size": batch_size}
-        worker = partial(_Worker, parts, embed, device=device, precision=_precision(elmo), threads=threads)
+        worker = partial(_Worker, parts, chosen, device=device, precision=_precision(elmo), threads=threads)
         read = partial(_read, parts=parts, paths=[str(Path(n).absolute()) for n in names], size=save_every, **reading)
         with _connected(address):
             rows = _rows(read, worker, texts=len(names), workers=workers or _room(device, threads), device=device)
@@ -119,7 +110,7 @@ def _found(texts: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_options(address: str, *, device: str, state: str, save_every: int) -> None:
+def _check_options(address: str, *, device: str, state: str) -> None:
     if address.startswith("ray://"):
         raise MismatchError(
             f"the address {address} is that of Ray's client, which only passes calls on: run this on a machine of the "
@@ -132,8 +123,6 @@ def _check_options(address: str, *, device: str, state: str, save_every: int) ->
             f"state: expected 'fresh' or 'warm', found {state!r}; blocks are computed apart, so no state is carried "
             "from one to the next"
         )
-    if save_every < 1:
-        raise MismatchError(f"save_every must be at least 1, found {save_every}")
 
 
 def _precision(elmo: Elmo) -> Precision:
