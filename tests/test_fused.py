@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="triton is not installed: there is none for
 CHECK = """
 import sys
 import torch
-from test_network import layer_inputs
+from test_network import layer_inputs, run_kernel
 from elmokit.kernels.fused import cells, lstmp_fused
 from elmokit.kernels.plain import lstmp_plain
 
@@ -28,9 +28,9 @@ for B, rows in ((3, [3, 3, 2, 1]), (20, [20, 13, 12, 4, 4]), (1, [1, 1])):
                 values[1] *= 0.4  # so that the gates are about as large as those of trained models
                 values[-1] = values[-1].float()
                 kept = [value if value is None else value.clone() for value in values]
-                options = {"rows": rows, "cell_clip": clips[0], "proj_clip": clips[1] if projected else None}
-                found = lstmp_fused(*values, **options)
-                right = lstmp_plain(*(value if value is None else value.float() for value in values), **options)
+                found = run_kernel(lstmp_fused, values, rows, clips)
+                exact = [value if value is None else value.float() for value in values]
+                right = run_kernel(lstmp_plain, exact, rows, clips)
                 for t, left in enumerate(rows):
                     close(found[0][t, :, :left], right[0][t, :, :left], dtype)
                 for last, right_last in zip(found[1:], right[1:]):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import reference
 from conftest import make_checkpoint, make_config
 from elmokit.errors import MismatchError
-from elmokit.kernels import lstmp, product
+from elmokit.kernels import Weights, lstmp, product
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.model import Carry, Elmo
@@ -187,6 +187,13 @@ def layer_inputs(*, T=5, B=3, I=6, D=4, projected=True, dtype=torch.float64):  #
     return [value if projected or number != 3 else None for number, value in enumerate(values)]
 
 
+def run_kernel(kernel, values, rows, clips):
+    """Run one of the kernels on `layer_inputs`; without a projection there is no clip of it."""
+    x, weight, bias, projection, h, c = values
+    weights = Weights(weight, bias, projection, clips[0], clips[1] if projection is not None else None)
+    return kernel(weights, x, h, c, rows)
+
+
 @pytest.mark.parametrize("projected", [True, False])
 @pytest.mark.parametrize("clips", [(None, None), (0.3, 0.2)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
@@ -195,7 +202,7 @@ def test_batched_gradients_are_those_of_the_plain_loop(projected, clips, dtype, 
     results = []
     for kernel in (lstmp_plain, lstmp):
         inputs = [value if value is None else value.clone().requires_grad_() for value in values]
-        y, h_last, c_last = kernel(*inputs, rows=[3] * 5, cell_clip=clips[0], proj_clip=clips[1] if projected else None)
+        y, h_last, c_last = run_kernel(kernel, inputs, [3] * 5, clips)
         ((y * y.detach().cos()).sum() + h_last.square().sum() + c_last.sum()).backward()
         results.append([y, h_last, c_last, *(x.grad for x in inputs if x is not None)])
     assert len(results[0]) == (9 if projected else 8)
@@ -211,8 +218,9 @@ def test_embedding_in_place_is_the_plain_loop(projected, clips, B, rows, dtype, 
     """Where a row is still there the outputs are the same, as are the last states, and what came in is unchanged."""
     values = layer_inputs(T=len(rows), B=B, projected=projected, dtype=dtype)
     kept = [value if value is None else value.clone() for value in values]
-    options = {"rows": rows, "cell_clip": clips[0], "proj_clip": clips[1] if projected else None}
-    (y, h, c), (y_plain, h_plain, c_plain) = lstmp_in_place(*values, **options), lstmp_plain(*values, **options)
+    (y, h, c), (y_plain, h_plain, c_plain) = (
+        run_kernel(kernel, values, rows, clips) for kernel in (lstmp_in_place, lstmp_plain)
+    )
     torch.testing.assert_close((h, c), (h_plain, c_plain), atol=tolerance, rtol=0)
     for t, left in enumerate(rows):
         torch.testing.assert_close(y[t, :, :left], y_plain[t, :, :left], atol=tolerance, rtol=0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError
-from elmokit.kernels import affine, lstmp, whole_rows, window_maxima
+from elmokit.kernels import Weights, affine, lstmp, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
 
@@ -173,10 +173,8 @@ class Layer(nn.Module):
         """
         D = self.bias.shape[1] // 4
         bias_ZG = self.bias + nn.functional.pad(self.bias.new_ones(D), (2 * D, D))
-        return lstmp(
-            x_TZBP, self.kernel, bias_ZG, self.projection, h_ZBP, c_ZBD,
-            rows=rows, cell_clip=self.cell_clip, proj_clip=self.proj_clip,
-        )  # fmt: skip
+        weights = Weights(self.kernel, bias_ZG, self.projection, self.cell_clip, self.proj_clip)
+        return lstmp(weights, x_TZBP, h_ZBP, c_ZBD, rows)
 
 
 @dataclass(frozen=True)

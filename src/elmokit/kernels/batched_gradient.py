@@ -16,27 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmokit.kernels.product import multiply, products
+from elmokit.kernels.plain import Weights, tanh
+from elmokit.kernels.product import in_product_type, multiply, products
 
 
 def lstmp_batched_gradient(
-    x_TZBI: Tensor,
-    kernel_ZKG: Tensor,
-    bias_ZG: Tensor,
-    projection_ZDP: Tensor | None,
-    h_ZBP: Tensor,
-    c_ZBD: Tensor,
-    *,
-    rows: Sequence[int],
-    cell_clip: float | None,
-    proj_clip: float | None,
+    weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer in which no row ends early; arguments and results as `kernels.lstmp`."""
     assert rows[-1] == x_TZBI.shape[2], "every row must last to the end"
-    device = x_TZBI.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TZBI.dtype
-    weights = (None if w is None else w.to(dtype) for w in (kernel_ZKG, bias_ZG, projection_ZDP))
-    y_TZBP, c_last = _Lstmp.apply(x_TZBI.to(dtype), *weights, h_ZBP.to(dtype), c_ZBD, cell_clip, proj_clip)
+    x_TZBI, *arrays = in_product_type(x_TZBI, weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP, h_ZBP)
+    y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip)
     return y_TZBP, y_TZBP[-1], c_last
 
 
@@ -62,27 +52,26 @@ class _Lstmp(torch.autograd.Function):
         m, tanh_c = x_TZBI.new_empty(Z, T, B, D), c_ZBD.new_empty(T, Z, B, D)
         c[0] = c_ZBD
         gates, project = _times(kernel, bias), None if projection is None else _times(projection)
-        h_steps, m_steps, m_parts = xh[..., I:].unbind(1), m.unbind(1), _parts(m.transpose(0, 1))
+        h_steps, h_parts = xh[..., I:].unbind(1), _parts(xh[..., I:].transpose(0, 1))
+        m_steps, m_parts = m.unbind(1), _parts(m.transpose(0, 1))
         xh_parts, activated_parts = _parts(xh.transpose(0, 1)), _parts(activated)
         i, j, f, o = (gate.unbind(0) for gate in activated.chunk(4, dim=-1))
         c_steps = c.unbind(0)
-        for t, (sums, tanh) in enumerate(zip(activated.unbind(0), tanh_c.unbind(0), strict=True)):
+        for t, (sums, tanh_step) in enumerate(zip(activated.unbind(0), tanh_c.unbind(0), strict=True)):
             for z in range(Z):
                 activated_parts[t][z].copy_(gates[z](xh_parts[t][z]))
             j[t].mul_(2)
             sums.sigmoid_()
-            j[t].mul_(2).sub_(1)  # the tanh, see in_place
+            j[t].mul_(2).sub_(1)  # its tanh, as in `tanh`: one sigmoid serves all four
             torch.mul(f[t], c_steps[t], out=c_steps[t + 1]).addcmul_(i[t], j[t])
             if cell_clip is not None:
                 c_steps[t + 1].clamp_(-cell_clip, cell_clip)
-            torch.mul(c_steps[t + 1], 2, out=tanh).sigmoid_().mul_(2).sub_(1)
-            torch.mul(o[t], tanh, out=m_steps[t])
+            torch.mul(o[t], tanh(c_steps[t + 1], out=tanh_step), out=m_steps[t])
             if project is None:
                 h_steps[t + 1].copy_(m_steps[t])
                 continue
             for z in range(Z):
-                h_parts = h_steps[t + 1][z]
-                h_parts.copy_(project[z](m_parts[t][z]))
+                h_parts[t + 1][z].copy_(project[z](m_parts[t][z]))
             if proj_clip is not None:
                 h_steps[t + 1].clamp_(-proj_clip, proj_clip)
         ctx.save_for_backward(activated, kernel, projection, xh, c, m, tanh_c)
@@ -149,9 +138,10 @@ def _slopes(activated: Tensor, c: Tensor, tanh_c: Tensor, cell_clip: float | Non
     i, j, f, o = activated.chunk(4, dim=-1)
     inside = None if cell_clip is None else _inside(c[1:], cell_clip)
     slopes = activated.new_empty(*i.shape[:-1], 3, i.shape[-1])
-    for slope, a, b in zip(slopes.unbind(-2), (i, j, f), (j, i, c[:-1]), strict=True):
-        # of i: i (1 - i) j; of j: (1 - j j) i; of f: f (1 - f) c
-        torch.addcmul(torch.ones((), dtype=a.dtype) if a is j else a, a, a, value=-1, out=slope).mul_(b)
+    of_i, of_j, of_f = slopes.unbind(-2)
+    torch.addcmul(i, i, i, value=-1, out=of_i).mul_(j)
+    torch.addcmul(j.new_ones(()), j, j, value=-1, out=of_j).mul_(i)
+    torch.addcmul(f, f, f, value=-1, out=of_f).mul_(c[:-1])
     kept = f
     if inside is not None:
         slopes.mul_(inside.unsqueeze(-2))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmokit.kernels.product import multiply
+from elmokit.kernels.product import in_product_type, multiply
 
 
 def window_maxima(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
@@ -15,9 +15,7 @@ def window_maxima(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
 
     Computes in the type of autocast where that is on. The gradient of equal maxima is shared among them, as torch does.
     """
-    device = x_UCE.device.type
-    if torch.is_autocast_enabled(device):
-        x_UCE, weight_KN = (a.to(torch.get_autocast_dtype(device)) for a in (x_UCE, weight_KN))
+    x_UCE, weight_KN = in_product_type(x_UCE, weight_KN)
     if torch.is_grad_enabled():
         return _WindowMaxima.apply(x_UCE, weight_KN)
     return _values(_windows(x_UCE, weight_KN), weight_KN).amax(1)

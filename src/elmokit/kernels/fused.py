@@ -13,39 +13,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from elmokit.kernels.plain import Weights
+
 # Values of gates of the input that are computed in one product.
 _VALUES_TOGETHER = 1 << 28
 _BLOCK = 1024
 
 
 def lstmp_fused(
-    x_TZBI: Tensor,
-    kernel_ZKG: Tensor,
-    bias_ZG: Tensor,
-    projection_ZDP: Tensor | None,
-    h_ZBP: Tensor,
-    c_ZBD: Tensor,
-    *,
-    rows: Sequence[int],
-    cell_clip: float | None,
-    proj_clip: float | None,
+    weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
     T, Z, B, I = x_TZBI.shape  # noqa: E741
     h_last, c_last = torch.empty_like(h_ZBP), torch.empty_like(c_ZBD)
     h, c = h_ZBP.to(x_TZBI.dtype), c_ZBD.clone()
     y_TZBP = x_TZBI.new_empty(T, *h_ZBP.shape)
-    of_input, recurrent = kernel_ZKG[:, :I], kernel_ZKG[:, I:]
-    together = max(1, _VALUES_TOGETHER // (Z * B * kernel_ZKG.shape[-1]))
+    of_input, recurrent, projection_ZDP = weights.kernel_ZKG[:, :I], weights.kernel_ZKG[:, I:], weights.projection_ZDP
+    together = max(1, _VALUES_TOGETHER // (Z * B * of_input.shape[-1]))
     for t, left in enumerate(rows):
         if t % together == 0:
             part_ZNI = x_TZBI[t : t + together].transpose(0, 1).flatten(1, 2)
-            gates_ZNG = torch.baddbmm(bias_ZG.unsqueeze(1), part_ZNI, of_input)
+            gates_ZNG = torch.baddbmm(weights.bias_ZG.unsqueeze(1), part_ZNI, of_input)
             gates_ZtBG = gates_ZNG.view(Z, -1, B, gates_ZNG.shape[-1])
-        m = cells(torch.baddbmm(gates_ZtBG[:, t % together], h, recurrent), c, cell_clip)
+        m = cells(torch.baddbmm(gates_ZtBG[:, t % together], h, recurrent), c, weights.cell_clip)
         h = m if projection_ZDP is None else torch.bmm(m, projection_ZDP)
-        if projection_ZDP is not None and proj_clip is not None:
-            h.clamp_(-proj_clip, proj_clip)
+        if projection_ZDP is not None and weights.proj_clip is not None:
+            h.clamp_(-weights.proj_clip, weights.proj_clip)
         y_TZBP[t] = h
         ended = slice(rows[t + 1] if t + 1 < T else 0, left)
         h_last[:, ended], c_last[:, ended] = h[:, ended], c[:, ended]

@@ -20,10 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return x @ weight + bias, (..., O), for x (..., I); in the type of autocast where that is on."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, weight_IO, bias_O = x.to(dtype), weight_IO.to(dtype), None if bias_O is None else bias_O.to(dtype)
+    x, weight_IO, bias_O = in_product_type(x, weight_IO, bias_O)
     x_NI = x.reshape(-1, x.shape[-1])
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight_IO.requires_grad)
     if not _by_onednn(x_NI, weight_IO) or not needs_gradient:
@@ -36,9 +33,18 @@ def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tenso
 def affine(x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """Return x @ weight + bias as `product`, with the weight packed where nothing learns."""
     forget_packed(weight_IO)
-    if torch.is_grad_enabled() or weight_IO.requires_grad or torch.is_autocast_enabled(x.device.type):
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
         return product(x, weight_IO, bias_O)
-    return packed(weight_IO)[0](x.reshape(-1, x.shape[-1]), bias_O).view(*x.shape[:-1], -1)
+    return packed(weight_IO)[0](x.reshape(-1, x.shape[-1]), bias_O=bias_O).view(*x.shape[:-1], -1)
+
+
+def in_product_type(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """Return all of these in the type of autocast where that is on, else as they are; None stays None."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return x, *others
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(None if a is None else a.to(dtype) for a in (x, *others))
 
 
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays
 from elmokit.head import AdaptiveSoftmax, Head, Softmax
-from elmokit.kernels.product import multiply
+from elmokit.kernels.product import in_product_type, multiply
 from elmokit.train.recipe import Recipe
 
 
@@ -129,9 +129,7 @@ class _SampledCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, x_NP: Tensor, weight_SP: Tensor, bias_S: Tensor, true_N: Tensor, rows: Tensor, columns: Tensor
     ) -> Tensor:
-        device = x_NP.device.type
-        if torch.is_autocast_enabled(device):
-            x_NP, weight_SP = (a.to(torch.get_autocast_dtype(device)) for a in (x_NP, weight_SP))
+        x_NP, weight_SP = in_product_type(x_NP, weight_SP)
         if x_NP.dtype == bias_S.dtype:
             logits_NS = multiply(x_NP, weight_SP.T, bias_S)
         else:
