@@ -193,7 +193,11 @@ def summary(rounds: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
         "tokens_per_cpu_s": round(tokens / statistics.median(one["cpu_seconds"] for one in rounds), 1),
         "peak_mb": max(one["peak_mb"] for one in rounds),
         "load_seconds": round(statistics.median(one["load_seconds"] for one in rounds), 2),
-        "latency_ms": round(statistics.median(one["latency_ms"] for one in rounds), 1),
+        **{
+            name: round(statistics.median(one[name] for one in rounds), 1)
+            for name in ("latency_ms", "latency_kept_ms")
+            if name in rounds[0]
+        },
         "seconds_of_each_round": [round(one, 2) for one in seconds],
     }
 

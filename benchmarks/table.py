@@ -44,7 +44,7 @@ def embed_row(shape: str, name: str, measured: dict[str, Any]) -> str:
         *("" if name.startswith("elmokit") else ratio(measured["runs"][ours], run) for ours in OURS),
         f"{rate:.0f}",
         f"{rate / peak:.0%}",
-        f"{run['latency_ms']:.0f}",
+        f"{run['latency_ms']:.0f}" + (f" ({run['latency_kept_ms']:.0f})" if "latency_kept_ms" in run else ""),
         f"{run['peak_mb']:,}",
     ]
     return "| " + " | ".join(cells) + " |"

@@ -184,3 +184,19 @@ def test_models_whose_words_stand_in_other_rows_are_others():
     one = make_word_checkpoint(make_config().lstm, (*SPECIALS, "a", "b"))
     other = dataclasses.replace(one, vocabulary=(*SPECIALS, "b", "a"))
     assert Elmo(one).fingerprint != Elmo(other).fingerprint
+
+
+def test_kept_word_vectors_change_nothing(tiny_elmo):
+    words = tiny_elmo.word_vectors()
+    calls = [[["a", "b", "c"]], [["c", "d"], ["a"]], [["d", "b", "a", "e", "c", "a"]]]
+    for sentences in calls:
+        kept = tiny_elmo.embed(sentences, layers="all", words=words)
+        for one, other in zip(kept, tiny_elmo.embed(sentences, layers="all"), strict=True):
+            assert np.array_equal(one, other)
+    assert {"a", "b", "c", "d", "e"} <= set(words.index)
+    assert len(words.vectors) == len(words.index)
+
+
+def test_word_vectors_of_another_model_are_refused(tiny_elmo):
+    with pytest.raises(MismatchError, match="of this model"):
+        tiny_elmo.embed([["a"]], words=tiny_elmo.cached(["a"]).word_vectors())

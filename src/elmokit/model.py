@@ -48,9 +48,9 @@ _WORD_VALUES = 1 << 24
 
 
 class WordVectors:
-    """The context-free vectors of the words of a text, each computed once; forgotten together when there are many.
+    """The context-free vectors of words that were seen, each computed once; forgotten together beyond 64 MiB.
 
-    `vectors` (U, P) holds the vector of `word` in row `index[word]`.
+    `vectors` (U, P) holds the vector of `word` in row `index[word]`. One thread at a time may embed with them.
     """
 
     def __init__(self, network: BiLM, speller: Speller) -> None:
@@ -149,6 +149,7 @@ class Elmo:
         pool: Pool = "none",
         state: Literal["fresh", "warm", "carry"] | Carry = "fresh",
         batch_size: int | None = None,
+        words: WordVectors | None = None,
     ) -> Iterator[Vectors]:
         """Yield one float32 array a sentence, lazily and in order.
 
@@ -161,7 +162,11 @@ class Elmo:
         `state`: with "fresh" every sentence starts from zeros, so that its vectors depend on nothing else; with "warm"
         from the model's stored state (`warm`). With "carry" row b of a batch of `batch_size` sentences starts where
         row b of the batch before ended, as AllenNLP and bilm-tf do; pass a `Carry` to keep the state between calls.
-        Raises `MismatchError` for a layer that is not there or a model without a warmed state.
+
+        `words`: of `word_vectors`, keeps what words are spelled like from one call to the next, which makes many short
+        calls faster and changes no vector. By default it lasts for one call.
+
+        Raises `MismatchError` for a layer that is not there or a model without a warmed state, or `words` of another.
         """
         select = _selector(layers, self.n_layers)
         pooled = _POOLS[pool] if pool in _POOLS else _refuse("pool", pool, list(_POOLS))
@@ -175,16 +180,24 @@ class Elmo:
             raise MismatchError(f"batch_size must be at least 1, found {batch_size}")
         if state == "carry":
             state = Carry()
+        words = words or self.word_vectors()
+        if words.network is not self.network:
+            raise MismatchError("words: expected the word vectors of this model, found another's; see word_vectors()")
         if isinstance(state, Carry):
-            return self._embed_carried(sentences, state, batch_size or CARRIED_ROWS, reduce)
+            return self._embed_carried(sentences, words, state, batch_size or CARRIED_ROWS, reduce)
         if state not in ("fresh", "warm"):
             _refuse("state", state, ["fresh", "warm", "carry"])
-        return self._embed_sorted(sentences, self._start(state), batch_size or _BATCH_SIZE, reduce)
+        return self._embed_sorted(sentences, words, self._start(state), batch_size or _BATCH_SIZE, reduce)
+
+    def word_vectors(self) -> WordVectors:
+        """Return an empty memory for the context-free vectors of words, for `embed`."""
+        return WordVectors(self.network, self.speller)
 
     def warm(self, sentences: Iterable[Sentence]) -> Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
         carry = Carry()
-        for _ in self._embed_carried(sentences, carry, 1, lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)):
+        nothing: _Reduce = lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)  # noqa: E731
+        for _ in self._embed_carried(sentences, self.word_vectors(), carry, 1, nothing):
             pass
         if carry.state is None:
             raise MismatchError("warming needs at least one sentence, found none")
@@ -246,17 +259,20 @@ class Elmo:
         return self.warm_state.to(self.network.device)
 
     def _embed_sorted(
-        self, sentences: Iterable[Sentence], start: State | None, batch_size: int, reduce: _Reduce
+        self,
+        sentences: Iterable[Sentence],
+        words: WordVectors,
+        start: State | None,
+        batch_size: int,
+        reduce: _Reduce,
     ) -> Iterator[Vectors]:
-        words = WordVectors(self.network, self.speller)
         for window in _windows(sentences, _WINDOW, _WINDOW_TOKENS):
             vectors, _ = self._run_by_length(window, words, start and start.select(_zeros(window)), batch_size, reduce)
             yield from vectors
 
     def _embed_carried(
-        self, sentences: Iterable[Sentence], carry: Carry, batch_size: int, reduce: _Reduce
+        self, sentences: Iterable[Sentence], words: WordVectors, carry: Carry, batch_size: int, reduce: _Reduce
     ) -> Iterator[Vectors]:
-        words = WordVectors(self.network, self.speller)
         for batch in _windows(sentences, batch_size):
             before = carry.state.to(self.network.device) if carry.state else self.network.zero_state(0)
             old = before.grown(len(batch))

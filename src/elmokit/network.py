@@ -289,7 +289,8 @@ class BiLM(nn.Module):
 
     def encode(self, chars_UC: Ids) -> Tensor:
         """Return layer 0, (U, P), of words spelled as ids."""
-        fill = np.repeat(chars_UC[:1], whole_rows(len(chars_UC)) - len(chars_UC), axis=0)
+        rows = whole_rows(len(chars_UC), next(self.parameters()))
+        fill = np.repeat(chars_UC[:1], rows - len(chars_UC), axis=0)
         ids_UC = torch.from_numpy(np.concatenate([chars_UC, fill]).astype(np.int64)).to(self.device)
         return self.encoder(ids_UC)[: len(chars_UC)]
 

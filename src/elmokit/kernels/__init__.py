@@ -14,10 +14,10 @@ from elmokit.kernels.convolution import window_maxima as window_maxima
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import Weights as Weights
 from elmokit.kernels.plain import lstmp_plain
-from elmokit.kernels.plain import whole_rows as whole_rows
 from elmokit.kernels.product import affine as affine
 from elmokit.kernels.product import forget_packed
 from elmokit.kernels.product import product as product
+from elmokit.kernels.product import whole_rows as whole_rows
 
 
 def lstmp(

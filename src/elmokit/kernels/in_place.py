@@ -7,14 +7,15 @@ stay in float32 where the weights are bfloat16.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from elmokit.kernels.plain import Weights, tanh, whole_rows
-from elmokit.kernels.product import packed
+from elmokit.kernels.plain import Weights, tanh
+from elmokit.kernels.product import packed, whole_rows
 
 
 def lstmp_in_place(
@@ -34,21 +35,21 @@ def _one_direction(
     """Run all steps of direction z; write the outputs into `y_TBP`, the last state of each row into `h_BP`, `c_BD`."""
     gates = partial(packed(weights.kernel_ZKG)[z], bias_O=weights.bias_ZG[z])
     project = None if weights.projection_ZDP is None else packed(weights.projection_ZDP)[z]
-    (B, D), P, I = c_BD.shape, h_BP.shape[1], x_TBI.shape[-1]  # noqa: E741
-    most = whole_rows(B)
-    xh, c, m = x_TBI.new_zeros(most, I + P), c_BD.new_zeros(most, D), x_TBI.new_empty(most, D)
-    xh[:B, I:], c[:B] = h_BP, c_BD
+    T, B, I = x_TBI.shape  # noqa: E741
+    most, P, D = whole_rows(B, weights.kernel_ZKG), h_BP.shape[1], c_BD.shape[1]
+    xh_TnK = x_TBI.new_zeros(T + 1, most, I + P)  # what each step reads; its output is part of what the next reads
+    xh_TnK[:T, :B, :I], xh_TnK[0, :B, I:] = x_TBI, h_BP
+    c, m = nn.functional.pad(c_BD, (0, 0, 0, most - B)), x_TBI.new_empty(most, D)
+    clip = math.inf if project is None or weights.proj_clip is None else weights.proj_clip
     for t, left in enumerate(rows):
-        n = whole_rows(left)
-        xh[:left, :I] = x_TBI[t, :left]
-        m_nD = _cells(gates(xh[:n]).to(c.dtype), c[:n], m[:n], weights.cell_clip)
-        y_nP = project(m_nD) if project else m_nD
-        if project and weights.proj_clip is not None:
-            y_nP.clamp_(-weights.proj_clip, weights.proj_clip)
-        xh[:n, I:] = y_nP
-        y_TBP[t, :left] = y_nP[:left]
-        ended = slice(rows[t + 1] if t + 1 < len(rows) else 0, left)
-        h_BP[ended], c_BD[ended] = y_nP[ended], c[ended]
+        n = whole_rows(left, weights.kernel_ZKG)
+        m_nD = _cells(gates(xh_TnK[t, :n]).to(c.dtype), c[:n], m[:n], weights.cell_clip)
+        y_nP = xh_TnK[t + 1, :n, I:]
+        torch.clamp(project(m_nD) if project else m_nD, -clip, clip, out=y_nP)
+        staying = rows[t + 1] if t + 1 < T else 0
+        if staying < left:
+            h_BP[staying:left], c_BD[staying:left] = y_nP[staying:left], c[staying:left]
+    y_TBP.copy_(xh_TnK[1:, :B, I:])
 
 
 def _cells(gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None) -> Tensor:

@@ -8,16 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Rows are computed by so many. Products of fewer are computed in another order and round otherwise (seen with MKL, one
-# and two threads: below 4 and below 8 rows; with oneDNN: below 2), and so do the last values of a block of memory that
-# do not fill the processor's vectors, where sigmoids are concerned. Whole multiples keep a sentence's vectors the same
-# in any batch; a test says how closely.
-ROWS = 8
-
-
-def whole_rows(n: int) -> int:
-    """Return the multiple of `ROWS` that n rows are computed as."""
-    return -(-n // ROWS) * ROWS
+from elmokit.kernels.product import whole_rows
 
 
 @dataclass(frozen=True)

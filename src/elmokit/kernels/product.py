@@ -38,6 +38,18 @@ def affine(x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     return packed(weight_IO)[0](x.reshape(-1, x.shape[-1]), bias_O=bias_O).view(*x.shape[:-1], -1)
 
 
+def whole_rows(n: int, weight: Tensor | None = None) -> int:
+    """Return the multiple that n rows are computed as, so that each comes out the same whatever the others are.
+
+    `weight`: what `multiply` and the like are given; None for torch's own products. Fewer rows than some are added up
+    in another order, and round otherwise: by MKL below 4 with one thread and below 8 with two, by oneDNN below 2. So do
+    the last values of a block of memory that do not fill the processor's vectors, where sigmoids are concerned; four
+    rows of four gates always fill them.
+    """
+    together = 8 if weight is None or not _by_onednn(weight, weight) else 4
+    return -(-n // together) * together
+
+
 def in_product_type(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     """Return all of these in the type of autocast where that is on, else as they are; None stays None."""
     device = x.device.type
