@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py --text TEXT [--shape small] [--threads 2] [--most 10000000]
 
-The text is read over and over until there are enough tokens; each number of tokens is a process of its own, and loading
-is not counted.
+A text that is too short is read again until there are enough tokens, of whose words fewer are new then, and words are
+spelled once. Each number of tokens is a process of its own, and loading is not counted.
 """
 
 from __future__ import annotations
@@ -22,30 +22,35 @@ import random_model
 import table
 from embed import machine
 
+from elmokit.reading import read_sentences
+
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 WORKER = """
 import json, sys, time
-from itertools import chain, cycle
+from itertools import chain, count, islice
 import torch
 from elmokit import load
 from elmokit.reading import read_sentences
 model, text, tokens, length, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 torch.set_num_threads(threads)
-sentences = list(read_sentences(text))
-words = cycle(chain.from_iterable(sentences))
+sentences = chain.from_iterable(read_sentences(text) for _ in count())  # never in memory together
 
 def enough():
     left = tokens
-    for sentence in cycle(sentences):
+    for sentence in sentences:
         part = sentence[:left]
         left -= len(part)
         yield part
         if not left:
             return
 
-given = [[next(words) for _ in range(length)] for _ in range(tokens // length)] if length else enough()
+def cut():
+    words = chain.from_iterable(sentences)
+    return [list(islice(words, length)) for _ in range(tokens // length)]
+
 elmo = load(model)
-list(elmo.embed(sentences[:256]))
+list(elmo.embed(islice(sentences, 256)))
+given = cut() if length else enough()
 started = time.perf_counter()
 found = sum(len(vectors) for vectors in elmo.embed(given, layers="top"))
 seconds = time.perf_counter() - started
@@ -64,30 +69,47 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--most", type=int, default=10**7)
     arguments = parser.parse_args()
-    sizes = [10**k for k in range(3, 8) if 10**k <= arguments.most]
-    lengths = [10, 100, 1_000, 10_000]
+    tokens = [{"tokens": 10**k} for k in range(3, 8) if 10**k <= arguments.most]
+    lengths = [{"tokens": 40_000, "length": length} for length in (10, 100, 1_000, 10_000)]
+    layers = [{"tokens": 20_000, "layers": layers} for layers in (1, 2, 3, 4)]
+    cells = [{"tokens": 20_000, "cells": cells} for cells in (512, 1024, 2048, 4096)]
     with tempfile.TemporaryDirectory() as folder:
-        random_model.write(Path(folder) / "model", arguments.shape, seed=1)
-        asked = [(tokens, 0) for tokens in sizes] + [(20_000, length) for length in lengths]
-        runs = [run(Path(folder) / "model", arguments.text, *pair, arguments.threads) for pair in asked]
-    by_tokens = [one for one in runs if not one["length"]]
+        runs = [run(Path(folder), arguments, **asked) for asked in (*tokens, *lengths, *layers, *cells)]
     found = {
         "shape": arguments.shape,
         "machine": machine(arguments.threads),
+        "text": describe_text(arguments.text),
         "versions": {name: version(name) for name in ("elmokit", "torch", "numpy")},
-        "slope": slope(by_tokens),
+        "slope": slope(runs[: len(tokens)]),
         "runs": runs,
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     table.main()
 
 
-def run(model: Path, text: str, tokens: int, length: int, threads: int) -> dict[str, Any]:
-    """Embed so many tokens in a process of its own."""
-    command = [sys.executable, "-c", WORKER, model, text, *map(str, (tokens, length, threads))]
+def describe_text(path: str) -> dict[str, Any]:
+    """Say how much text there is."""
+    lengths = [len(sentence) for sentence in read_sentences(path)]
+    return {"file": Path(path).name, "sentences": len(lengths), "tokens": sum(lengths)}
+
+
+def run(
+    folder: Path,
+    arguments: argparse.Namespace,
+    *,
+    tokens: int,
+    length: int = 0,
+    layers: int = 2,
+    cells: int | None = None,
+) -> dict[str, Any]:
+    """Embed so many tokens in a process of its own, in sentences of `length` tokens (0: as they come)."""
+    model = folder / f"{layers}-{cells}"
+    if not model.exists():
+        random_model.write(model, arguments.shape, seed=1, layers=layers, cells=cells)
+    command = [sys.executable, "-c", WORKER, model, arguments.text, *map(str, (tokens, length, arguments.threads))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     print(done.stdout, end="", file=sys.stderr)
-    return dict(json.loads(done.stdout))
+    return json.loads(done.stdout) | {"layers": layers, "cells": cells or random_model.SHAPES[arguments.shape][0]}
 
 
 def slope(runs: list[dict[str, Any]]) -> float:

@@ -45,7 +45,9 @@ def speeds(results: dict[str, Any]) -> Any:
 
 def growth(found: dict[str, Any]) -> Any:
     """Seconds against tokens, both on logarithmic axes."""
-    values = [run for run in found["runs"] if not run["length"]]
+    cells = found["runs"][0]["cells"]
+    asked = [run for run in found["runs"] if not run["length"] and run["layers"] == 2 and run["cells"] == cells]
+    values = list({run["tokens"]: run for run in reversed(asked)}.values())
     scale = altair.Scale(type="log")
     return (
         altair.Chart(altair.Data(values=values))

@@ -18,17 +18,17 @@ CHARACTERS = 261
 INPUT_GAIN, RECURRENT_GAIN, OUTPUT_GAIN = 1.0, 0.5, 2.0
 
 
-def options(shape: str) -> dict[str, Any]:
-    """The options.json of one of `SHAPES`."""
-    cells, projection, highways = SHAPES[shape]
+def options(shape: str, *, layers: int = 2, cells: int | None = None) -> dict[str, Any]:
+    """The options.json of one of `SHAPES`, or of a deeper or wider one."""
+    published, projection, highways = SHAPES[shape]
     return {
         "lstm": {
             "use_skip_connections": True,
             "projection_dim": projection,
             "cell_clip": 3,
             "proj_clip": 3,
-            "dim": cells,
-            "n_layers": 2,
+            "dim": cells or published,
+            "n_layers": layers,
         },
         "char_cnn": {
             "activation": "relu",
@@ -41,10 +41,10 @@ def options(shape: str) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, shape: str, *, seed: int) -> None:
+def write(folder: Path, shape: str, *, seed: int, layers: int = 2, cells: int | None = None) -> None:
     """Write the two files; the same seed gives the same weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = options(shape)
+    config = options(shape, layers=layers, cells=cells)
     (folder / "options.json").write_text(json.dumps(config), encoding="utf-8")
     rng = np.random.default_rng(seed)
     with h5py.File(folder / "weights.hdf5", "w") as file:

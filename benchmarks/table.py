@@ -164,13 +164,16 @@ def output_lines(found: dict[str, Any]) -> list[str]:
 
 def growth_lines(found: dict[str, Any]) -> list[str]:
     """Return the table of growth.json."""
-    rows = ["| tokens | a sentence has | tokens/s | peak MB |", "|--:|--:|--:|--:|"]
+    rows = ["| tokens | a sentence has | layers | cells | tokens/s | peak MB |", "|--:|--:|--:|--:|--:|--:|"]
     for one in found["runs"]:
         of = f"{one['length']:,}" if one["length"] else "as it comes"
-        rows.append(f"| {one['tokens']:,} | {of} | {one['tokens'] / one['seconds']:,.0f} | {one['peak_mb']:,} |")
+        rate = f"{one['tokens'] / one['seconds']:,.0f}"
+        rows.append(f"| {one['tokens']:,} | {of} | {one['layers']} | {one['cells']:,} | {rate} | {one['peak_mb']:,} |")
+    text, where = found["text"], found["machine"]
     note = (
-        f"Shape `{found['shape']}`; {found['machine']['cpu']}, threads: {found['machine']['threads']}. Slope of the "
-        f"logarithms of seconds and tokens, first column but the last four rows: {found['slope']:.3f}."
+        f"Shape `{found['shape']}` but for the layers and cells; text of {text['tokens']:,} tokens; {where['cpu']}, "
+        f"threads: {where['threads']}. Slope of the logarithms of seconds and tokens, rows of the first kind: "
+        f"{found['slope']:.3f}."
     )
     return [*rows, "", note]
 

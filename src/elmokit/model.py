@@ -39,8 +39,10 @@ _WINDOW_TOKENS = 32_768
 _BATCH_SIZE = 256
 # Rows of the state that is carried from batch to batch, as `allennlp elmo` and bilm-tf have them.
 CARRIED_ROWS = 64
-# Places of a batch, padding included: bounds the memory of its layers.
+# Places of a batch, padding included, and values of its layers where long sentences make it a batch of few rows: both
+# bound the memory of a batch, the latter by 128 MiB.
 _BATCH_PLACES = 8192
+_BATCH_VALUES = 1 << 25
 # Words spelled together: bounds the memory of the encoder.
 _WORDS_TOGETHER = 2048
 # Values of word vectors that are kept from one window to the next: 64 MiB.
@@ -294,7 +296,8 @@ class Elmo:
         lengths = [len(sentence) for sentence in window]
         vectors: dict[int, Vectors] = {}
         parts, states = [], []
-        for part in plan_batches(lengths, sentences=batch_size, most=_BATCH_PLACES):
+        most_of_few = max(_BATCH_PLACES, _BATCH_VALUES // (self.n_layers * self.dim))
+        for part in plan_batches(lengths, sentences=batch_size, most=_BATCH_PLACES, most_of_few=most_of_few):
             rows = torch.tensor(part)
             words_BT, lengths_B = places([window[i] for i in part], self.speller.marks, words.index)
             layers, new = self.network.contextualize(words.vectors, words_BT, lengths_B, state and state.select(rows))

@@ -216,14 +216,19 @@ def places(
     return words_BT, lengths_B
 
 
-def plan_batches(lengths: Sequence[int], *, sentences: int, most: int) -> Iterator[list[int]]:
+# Rows that keep a processor's matrix products busy: with fewer, reading the weights takes longer than multiplying.
+_BUSY_ROWS = 32
+
+
+def plan_batches(lengths: Sequence[int], *, sentences: int, most: int, most_of_few: int) -> Iterator[list[int]]:
     """Yield lists of sentence numbers: longest first, at most `sentences` each and about `most` places with padding.
 
-    A sentence longer than `most` is a batch of its own.
+    Batches of fewer than 32 sentences may have `most_of_few` places. A sentence that is longer is a batch of its own.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) == sentences or (len(batch) + 1) * (lengths[batch[0]] + 2) > most):
+        limit = most_of_few if len(batch) < _BUSY_ROWS else most
+        if batch and (len(batch) == sentences or (len(batch) + 1) * (lengths[batch[0]] + 2) > limit):
             yield batch
             batch = []
         batch.append(i)
