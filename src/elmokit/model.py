@@ -52,28 +52,29 @@ _WORD_VALUES = 1 << 24
 class WordVectors:
     """The context-free vectors of words that were seen, each computed once; forgotten together beyond 64 MiB.
 
-    `vectors` (U, P) holds the vector of `word` in row `index[word]`. One thread at a time may embed with them.
+    Row `index[word]` of `vectors` holds the vector (P,) of `word`; rows beyond those mean nothing. One thread at a time may embed with them.
     """
 
     def __init__(self, network: BiLM, speller: Speller) -> None:
         self.network, self.speller = network, speller
-        self._forget()
+        self._forget(_WORD_VALUES // network.config.lstm.projection_dim)
 
-    def _forget(self) -> None:
+    def _forget(self, rows: int) -> None:
+        """Begin anew with room for so many words. What is not filled takes no memory on a processor."""
+        weight = next(self.network.parameters())
         self.index: dict[str, int] = {}
-        self.vectors = torch.empty(0, self.network.config.lstm.projection_dim)
+        self.vectors = weight.new_empty(rows, self.network.config.lstm.projection_dim)
 
     def learn(self, words: Sequence[str]) -> None:
         """See to it that there are vectors of these words."""
         new = [word for word in words if word not in self.index]
-        if not new:
-            return
-        if self.index and (len(self.index) + len(new)) * self.vectors.shape[1] > _WORD_VALUES:
-            self._forget()
+        if len(self.index) + len(new) > len(self.vectors):
+            self._forget(max(len(self.vectors), len(words)))
             new = list(words)
-        vectors = encode(self.network, self.speller, new)
-        self.vectors = torch.cat([self.vectors.to(vectors), vectors])  # on its device, in its type
-        self.index.update((word, number) for number, word in enumerate(new, start=len(self.index)))
+        if new:
+            first = len(self.index)
+            self.vectors[first : first + len(new)] = encode(self.network, self.speller, new)
+            self.index.update(zip(new, range(first, first + len(new)), strict=True))
 
 
 @torch.inference_mode()
@@ -269,8 +270,9 @@ class Elmo:
         reduce: _Reduce,
     ) -> Iterator[Vectors]:
         for window in _windows(sentences, _WINDOW, _WINDOW_TOKENS):
-            vectors, _ = self._run_by_length(window, words, start and start.select(_zeros(window)), batch_size, reduce)
-            yield from vectors
+            state = start and start.select(_zeros(window))
+            # Without a name for the list, it is gone when the next window is computed.
+            yield from self._run_by_length(window, words, state, batch_size, reduce)[0]
 
     def _embed_carried(
         self, sentences: Iterable[Sentence], words: WordVectors, carry: Carry, batch_size: int, reduce: _Reduce
@@ -281,6 +283,7 @@ class Elmo:
             vectors, new = self._run_by_length(batch, words, old.select(torch.arange(len(batch))), batch_size, reduce)
             carry.state = old.replaced(new)
             yield from vectors
+            del vectors  # before the next batch is computed
 
     @torch.inference_mode()
     def _run_by_length(
