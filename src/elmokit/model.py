@@ -52,7 +52,8 @@ _WORD_VALUES = 1 << 24
 class WordVectors:
     """The context-free vectors of words that were seen, each computed once; forgotten together beyond 64 MiB.
 
-    Row `index[word]` of `vectors` holds the vector (P,) of `word`; rows beyond those mean nothing. One thread at a time may embed with them.
+    Row `index[word]` of `vectors` holds the vector (P,) of `word`; rows beyond those mean nothing. One thread at a time
+    may embed with them.
     """
 
     def __init__(self, network: BiLM, speller: Speller) -> None:
