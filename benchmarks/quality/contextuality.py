@@ -41,7 +41,7 @@ class Seen:
 
 def main() -> None:
     """Judge every system and write the result."""
-    parser = judging.parser(__doc__)
+    parser = judging.comparing(__doc__)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--sentences", type=int, default=10_000)
     told = parser.parse_args()

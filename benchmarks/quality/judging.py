@@ -49,14 +49,20 @@ class System:
 # ---------------------------------------------------------------- options
 
 
+def comparing(doc: str) -> argparse.ArgumentParser:
+    """Return the options of a judge that compares systems."""
+    made = parser(doc)
+    made.add_argument("--static", type=Path, help="vectors to compare with, as static_vectors.py writes them")
+    made.add_argument("--seed", type=int, default=1, help="of the random weights, and of what is drawn")
+    return made
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
     """Return the options that all judges have."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", help="path of the model to judge (default: the bundled one)")
-    made.add_argument("--static", type=Path, help="vectors to compare with, as static_vectors.py writes them")
     made.add_argument("--data", type=Path, default=SHARED / "data", help="the folder that holds lm/ and tasks/")
     made.add_argument("--out", type=Path, help="the result (default: in benchmarks/results/quality)")
-    made.add_argument("--seed", type=int, default=1)
     made.add_argument("--quick", action="store_true", help="take little of everything; keep the result only with --out")
     return made
 

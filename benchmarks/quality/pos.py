@@ -42,7 +42,7 @@ class Tokens:
 
 def main() -> None:
     """Judge every system and write the result."""
-    told = judging.parser(__doc__).parse_args()
+    told = judging.comparing(__doc__).parse_args()
     parts = treebank(told)
     found = {system.name: judge(system, parts, quick=told.quick) for system in judging.systems(told)}
     data = {part: {"sentences": len(s), "tokens": sum(len(one.words) for one in s)} for part, s in parts.items()}

@@ -24,7 +24,7 @@ from elmokit.reading import Splitter
 
 def main() -> None:
     """Judge every system and write the result."""
-    told = judging.parser(__doc__).parse_args()
+    told = judging.comparing(__doc__).parse_args()
     pairs, wanted = sick(told)
     found = {system.name: judge(system, pairs, wanted) for system in judging.systems(told)}
     judging.write(told, "relatedness", {"data": {"name": "SICK, test part", "pairs": len(pairs)}, "systems": found})

@@ -30,7 +30,7 @@ class Pair:
 
 def main() -> None:
     """Judge every system and write the result."""
-    told = judging.parser(__doc__).parse_args()
+    told = judging.comparing(__doc__).parse_args()
     dev, test = (wic(told, part) for part in ("dev", "test"))
     found = {system.name: judge(system, dev, test) for system in judging.systems(told)}
     data = {"name": "WiC 1.0", "dev": len(dev), "test": len(test)}

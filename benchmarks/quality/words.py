@@ -34,7 +34,7 @@ class Use:
 
 def main() -> None:
     """Judge every system and write the result."""
-    told = judging.parser(__doc__).parse_args()
+    told = judging.comparing(__doc__).parse_args()
     uses = judging.few(read(), told, 60)
     found = {system.name: judge(system, uses) for system in judging.systems(told)}
     data = {"name": "words.tsv", "words": len({use.word for use in uses}), "uses": len(uses)}

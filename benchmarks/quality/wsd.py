@@ -61,7 +61,7 @@ class Senses:
 
 def main() -> None:
     """Judge every system and write the result."""
-    told = judging.parser(__doc__).parse_args()
+    told = judging.comparing(__doc__).parse_args()
     train, tests = semcor(told), {name: raganato(told, name) for name in SETS}
     candidates = by_frequency(train)
     found = {"first sense": [{"layer": "", **scores(first_senses(tests, candidates))}]}
