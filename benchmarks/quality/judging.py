@@ -15,7 +15,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -105,7 +105,7 @@ def static_system(path: Path) -> System:
 def lookup_system(vectors: Any) -> System:
     """Return a table of word vectors as a system; a word that it has nothing for is a vector of zeros."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def lookup(word: str) -> NDArray[np.float32]:
         try:
             return np.asarray(vectors[word], np.float32)

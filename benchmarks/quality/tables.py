@@ -24,17 +24,17 @@ CONTEXTUALITY_COLUMNS = {
     "explained": "explained",
     "explained_adjusted": "adjusted",
 }
-# Means over the files of github.com/kawine/contextual, the code of Ethayarajh (2019), for the original ELMo: anisotropy,
-# self-similarity (of layer 0 it is 1 as for any model without context there), intra-sentence similarity.
+# Means over the files of github.com/kawine/contextual, the code of Ethayarajh (2019), of the original ELMo: those of
+# anisotropy, self-similarity (of layer 0 it is 1, as of any that reads no context) and intra-sentence similarity.
 PUBLISHED = {"0": (0.008, 1.0, 0.318), "1": (0.157, 0.744, 0.582), "2": (0.136, 0.642, 0.621)}
 
 
 def pos_lines(result: dict[str, Any]) -> list[str]:
     """Accuracies of the probe."""
-    columns = {"upos": "universal tags", "xpos": "treebank tags", "strength": "C"}
     sizes = {part: result["data"][part]["tokens"] for part in ("train", "dev", "test")}
     data = ", ".join(f"{part} {size:,}" for part, size in sizes.items())
-    return [*layer_table(result["systems"], columns), "", note(result, f"tokens: {data}")]
+    table = layer_table(result["systems"], {"upos": "universal tags", "xpos": "treebank tags"})
+    return [*table, "", note(result, f"tokens: {data}")]
 
 
 def wsd_lines(result: dict[str, Any]) -> list[str]:
@@ -45,15 +45,11 @@ def wsd_lines(result: dict[str, Any]) -> list[str]:
 
 def words_lines(result: dict[str, Any]) -> list[str]:
     """Shares of uses, and those of each word for the layers of the model."""
-    systems, data = result["systems"], result["data"]
-    names = [name for name, layers in systems.items() for _ in layers]
-    rows = [one for layers in systems.values() for one in layers]
-    table = [head(["vectors", "layer", "nearest use has the same sense"]), aligned(2, 1)]
-    table += [row([name, one["layer"], figure(one["same_sense"])]) for name, one in zip(names, rows, strict=True)]
-    table += [row(["chance", "", figure(data["chance"])]), ""]
-    model = next(iter(systems.values()))
-    table += [head(["word", *(f"layer {one['layer']}" for one in model)]), aligned(1, len(model))]
-    table += [row([word, *(figure(one["words"][word]) for one in model)]) for word in model[0]["words"]]
+    data, model = result["data"], next(iter(result["systems"].values()))
+    table = layer_table(result["systems"], {"same_sense": "nearest use has the same sense"})
+    table += [row(["chance", "", f"{data['chance']:.1f}"]), ""]
+    table += [row(["word", *(f"layer {one['layer']}" for one in model)]), aligned(1, len(model))]
+    table += [row([word, *(f"{one['words'][word]:.0f}" for one in model)]) for word in model[0]["words"]]
     described = f"{data['uses']} uses of {data['words']} words in {data['senses']} senses"
     return [*table, "", note(result, described)]
 
@@ -66,13 +62,13 @@ def relatedness_lines(result: dict[str, Any]) -> list[str]:
 
 def wic_lines(result: dict[str, Any]) -> list[str]:
     """Accuracies on WiC."""
-    table = layer_table(result["systems"], {"accuracy": "accuracy", "threshold": "threshold"})
+    table = layer_table(result["systems"], {"accuracy": "accuracy"})
     return [*table, "", note(result, f"{result['data']['dev']:,} pairs of dev, {result['data']['test']:,} of test")]
 
 
 def contextuality_lines(result: dict[str, Any]) -> list[str]:
     """Ethayarajh's statistics, the published ones of the original model below."""
-    table = layer_table(result["systems"], CONTEXTUALITY_COLUMNS)
+    table = layer_table(result["systems"], CONTEXTUALITY_COLUMNS, digits=3)
     for layer, (random, own, within) in PUBLISHED.items():
         figures = (random, own, own - random, within, within - random)
         table.append(row(["original ELMo, published", layer, *(f"{value:.3f}" for value in figures), "", ""]))
@@ -83,14 +79,15 @@ def contextuality_lines(result: dict[str, Any]) -> list[str]:
 
 def state_lines(result: dict[str, Any]) -> list[str]:
     """The policies side by side."""
-    table = layer_table(result["systems"], {"upos": "universal tags", "xpos": "treebank tags", "ALL": "senses, F1"})
+    columns = {"upos": "universal tags", "xpos": "treebank tags", "ALL": "senses, F1"}
+    table = layer_table(result["systems"], columns, digits=2)
     return [table[0].replace("vectors", "state", 1), *table[1:], "", note(result, "")]
 
 
 def perplexity_lines(result: dict[str, Any]) -> list[str]:
     """Perplexities and bits per character by text."""
     columns = ["text", "forward", "backward", "mean", "places", "unknown, %", "bits per character", "open"]
-    table = [head(columns), aligned(1, len(columns) - 1)]
+    table = [row(columns), aligned(1, len(columns) - 1)]
     for name, one in result["texts"].items():
         cells = [f"{one[side]:.1f}" for side in ("forward", "backward", "mean")]
         cells += [f"{one['places']:,}", f"{one['unknown_percent']:.2f}"]
@@ -101,26 +98,22 @@ def perplexity_lines(result: dict[str, Any]) -> list[str]:
 
 def bias_lines(result: dict[str, Any]) -> list[str]:
     """The share of `she` after each occupation."""
-    table = [head(["occupation", "share of *she*, %"]), aligned(1, 1)]
-    table += [row([name, figure(share)]) for name, share in result["she_percent"].items()]
+    table = [row(["occupation", "share of *she*, %"]), aligned(1, 1)]
+    table += [row([name, f"{share:.1f}"]) for name, share in result["she_percent"].items()]
     return [*table, "", note(result, "")]
 
 
 # ---------------------------------------------------------------- parts
 
 
-def layer_table(systems: dict[str, list[dict[str, Any]]], columns: dict[str, str]) -> list[str]:
+def layer_table(systems: dict[str, list[dict[str, Any]]], columns: dict[str, str], *, digits: int = 1) -> list[str]:
     """Return a table with one row for each layer of each system."""
     rows = [
-        row([name, one["layer"], *(figure(one[key]) for key in columns)])
+        row([name, one["layer"], *(f"{one[key]:.{digits}f}" for key in columns)])
         for name, layers in systems.items()
         for one in layers
     ]
-    return [head(["vectors", "layer", *columns.values()]), aligned(2, len(columns)), *rows]
-
-
-def head(cells: Sequence[str]) -> str:
-    return row(cells)
+    return [row(["vectors", "layer", *columns.values()]), aligned(2, len(columns)), *rows]
 
 
 def row(cells: Sequence[str]) -> str:
@@ -129,11 +122,6 @@ def row(cells: Sequence[str]) -> str:
 
 def aligned(left: int, right: int) -> str:
     return "|" + "---|" * left + "--:|" * right
-
-
-def figure(value: float) -> str:
-    """Shares of a hundred have one digit, shares of one have three; a strength is as it was given."""
-    return f"{value:g}" if value < 0.1 or value == 1 else f"{value:.3f}" if value < 1 else f"{value:.1f}"
 
 
 def note(result: dict[str, Any], data: str) -> str:

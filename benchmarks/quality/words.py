@@ -39,7 +39,9 @@ def main() -> None:
     found = {system.name: judge(system, uses) for system in judging.systems(told)}
     data = {"name": "words.tsv", "words": len({use.word for use in uses}), "uses": len(uses)}
     senses = len({(use.word, use.sense) for use in uses})
-    judging.write(told, "words", {"data": {**data, "senses": senses, "chance": percent(chance(uses))}, "systems": found})
+    judging.write(
+        told, "words", {"data": {**data, "senses": senses, "chance": percent(chance(uses))}, "systems": found}
+    )
 
 
 def read() -> list[Use]:

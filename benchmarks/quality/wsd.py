@@ -160,7 +160,9 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Return F1 of each test set for each layer, in per cent; precision and recall of all."""
     senses = learn(system, train, candidates)
-    answers = {name: [(use, nearest(use, v, senses)) for use, v in uses_of(system, test)] for name, test in tests.items()}
+    answers = {
+        name: [(use, nearest(use, v, senses)) for use, v in uses_of(system, test)] for name, test in tests.items()
+    }
     return [
         {"layer": layer, **scores({name: [(use, keys[n]) for use, keys in said] for name, said in answers.items()})}
         for n, layer in enumerate(system.layers)
