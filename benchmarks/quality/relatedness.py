@@ -2,8 +2,7 @@
 
     python benchmarks/quality/relatedness.py [--model MODEL] [--static static.kv] [--quick]
 
-Nothing is learnt: a sentence is the mean of its words' vectors. SICK's sentences carry no full stop and are split with
-syntok, its contractions as the training text has them (`is n't`).
+Nothing is learnt: a sentence is the mean of its words' vectors. SICK's sentences are split as the training text is.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from judging import System, cosine, percent
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-from elmokit.reading import Splitter
+# Words without their contractions, contractions (`is n't`, `dog 's`), other words, marks.
+TOKENS = re.compile(r"\w+(?=n't)|n't|'\w+|[\w-]+|[^\w\s]")
 
 
 def main() -> None:
@@ -34,14 +34,8 @@ def sick(told: argparse.Namespace) -> tuple[list[tuple[list[str], list[str]]], l
     """Return the pairs of sentences and their relatedness, 1 to 5."""
     text = judging.member(told.data / "tasks" / "sick.tar.xz", "sick/raw/SICK_test_annotated.txt")
     rows = judging.few(csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE), told, 200)
-    pairs = [(words(row["sentence_A"]), words(row["sentence_B"])) for row in rows]
+    pairs = [(TOKENS.findall(row["sentence_A"]), TOKENS.findall(row["sentence_B"])) for row in rows]
     return pairs, [float(row["relatedness_score"]) for row in rows]
-
-
-def words(sentence: str) -> list[str]:
-    """Split a sentence as the training text is split."""
-    apart = re.sub(r"(\w)(n't|'\w+)\b", r"\1 \2", sentence)
-    return [word for part in Splitter(tokenize=True)([apart]) for word in part]
 
 
 def judge(system: System, pairs: list[tuple[list[str], list[str]]], wanted: list[float]) -> list[dict[str, Any]]:
