@@ -9,7 +9,7 @@ are read with the same strength. Every sentence is embedded once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,8 @@ def main() -> None:
     """Judge every system and write the result."""
     told = judging.comparing(__doc__).parse_args()
     parts = treebank(told)
-    found = {system.name: judge(system, parts, quick=told.quick) for system in judging.systems(told)}
+    strengths = STRENGTHS[:1] if told.quick else STRENGTHS
+    found = {system.name: judge(system, parts, strengths=strengths) for system in judging.systems(told)}
     data = {part: {"sentences": len(s), "tokens": sum(len(one.words) for one in s)} for part, s in parts.items()}
     judging.write(told, "pos", {"data": {"name": "UD English EWT", **data}, "systems": found})
 
@@ -65,10 +66,9 @@ def conllu(text: str) -> Iterator[Tagged]:
             yield Tagged(*([row[column] for row in rows] for column in (1, 3, 4)))
 
 
-def judge(system: System, parts: dict[str, list[Tagged]], *, quick: bool) -> list[dict[str, Any]]:
+def judge(system: System, parts: dict[str, list[Tagged]], *, strengths: Sequence[float]) -> list[dict[str, Any]]:
     """Return accuracies on the test part, for each layer."""
     train, dev, test = (tokens(system, parts[part]) for part in PARTS)
-    strengths = STRENGTHS[:1] if quick else STRENGTHS
     found = []
     for number, layer in enumerate(system.layers):
         x, d, t = (part.layers[number] for part in (train, dev, test))
@@ -76,6 +76,15 @@ def judge(system: System, parts: dict[str, list[Tagged]], *, quick: bool) -> lis
         xpos = fit(x, train.xpos, strength=strength)
         scores = {"upos": percent(upos.score(t, test.upos)), "xpos": percent(xpos.score(t, test.xpos))}
         found.append({"layer": layer, **scores, "upos_dev": percent(upos.score(d, dev.upos)), "strength": strength})
+    return found
+
+
+def universal(system: System, parts: dict[str, list[Tagged]], *, strength: float) -> list[dict[str, Any]]:
+    """Return only the accuracy of universal tags, for each layer, with one strength: much faster."""
+    train, test = (tokens(system, parts[part]) for part in ("train", "test"))
+    found = []
+    for layer, x, t in zip(system.layers, train.layers, test.layers, strict=True):
+        found.append({"layer": layer, "upos": percent(fit(x, train.upos, strength=strength).score(t, test.upos))})
     return found
 
 

@@ -79,8 +79,7 @@ def contextuality_lines(result: dict[str, Any]) -> list[str]:
 
 def state_lines(result: dict[str, Any]) -> list[str]:
     """The policies side by side."""
-    columns = {"upos": "universal tags", "xpos": "treebank tags", "ALL": "senses, F1"}
-    table = layer_table(result["systems"], columns, digits=2)
+    table = layer_table(result["systems"], {"upos": "universal tags", "ALL": "senses, F1"}, digits=2)
     return [table[0].replace("vectors", "state", 1), *table[1:], "", note(result, "")]
 
 
