@@ -1,4 +1,5 @@
-"""Write the tables of docs/benchmarks.md, training.md and scaling.md from the results, between the markers there."""
+"""Write the tables of docs/benchmarks.md, training.md, scaling.md and bundled-model.md from the results, between the
+markers there."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from quality.tables import TABLES as QUALITY_TABLES
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -291,6 +294,7 @@ TABLES = [
     ("training.md", "ablation", ablation_lines),
     ("training.md", "many_gpus", gpu_lines),
     ("scaling.md", "scaling", scaling_lines),
+    *QUALITY_TABLES,
 ]
 
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Judges a model with everything that is here and writes one JSON for each judge.
+#   run-all.sh MODEL OUT     then benchmarks/table.py, if OUT is benchmarks/results/quality, fills docs/bundled-model.md
+# The data are those of the shared folder (ELMOKIT_SHARED). Static vectors are trained first, or taken from STATIC.
+# QUICK=1 takes little of everything.
+set -euo pipefail
+model=${1:?usage: run-all.sh MODEL OUT}
+out=${2:?usage: run-all.sh MODEL OUT}
+here=$(cd "$(dirname "$0")" && pwd)
+data=${ELMOKIT_SHARED:-$here/../../../shared}/data
+static=${STATIC:-$out/static.kv}
+python=${PYTHON:-python}
+quick=${QUICK:+--quick}
+
+mkdir -p "$out"
+[ -e "$static" ] || "$python" "$here/static_vectors.py" "$data/lm/wiki2015/train-00.txt.xz" --out "$static" \
+  --tokens "$([ -n "$quick" ] && echo 100000 || echo 10000000)"
+for judge in pos wsd words relatedness wic contextuality; do
+  "$python" "$here/$judge.py" --model "$model" --static "$static" --data "$data" --out "$out/$judge.json" $quick
+done
+for judge in state perplexity bias; do
+  "$python" "$here/$judge.py" --model "$model" --data "$data" --out "$out/$judge.json" $quick
+done

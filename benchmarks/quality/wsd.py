@@ -1,0 +1,207 @@
+"""Word senses: SemCor's sense centroids, nearest centroid among the senses of a word (ELMo paper, section 5.3).
+
+    python benchmarks/quality/wsd.py [--model MODEL] [--static static.kv] [--quick]
+
+The vector of a use is the mean over its words; a sense's centroid is the mean over its uses in SemCor 3.0. A test word
+gets the sense, among those that SemCor has for its lemma and part of speech, whose centroid has the greatest cosine.
+The first sense is the one most frequent in SemCor, which is how WordNet orders senses too, but WordNet itself is not
+read: a lemma that SemCor lacks has no first sense and stays without an answer, in the baseline as everywhere. So
+precision is over the words answered, recall over all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import judging
+import numpy as np
+from judging import System, percent, unit
+from numpy.typing import NDArray
+
+# A lemma and its part of speech: "1" noun, "2" verb, "3" adjective, "4" adverb, as sense keys count them.
+Word: TypeAlias = tuple[str, str]
+POS = {"NOUN": "1", "VERB": "2", "ADJ": "3", "ADV": "4"}
+SATELLITE = "5"  # an adjective as well
+SETS = ("senseval2", "senseval3", "semeval2007", "semeval2013", "semeval2015", "ALL")
+
+
+@dataclass(frozen=True)
+class Use:
+    """Where a word is used: from `start` to `end` in its sentence. senses: the keys that are right."""
+
+    word: Word
+    start: int
+    end: int
+    senses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words as the network reads them, and the uses that carry senses."""
+
+    words: list[str]
+    uses: list[Use]
+
+
+@dataclass(frozen=True)
+class Senses:
+    """What SemCor teaches. candidates: of each word, most frequent first; rows: of each sense in centroids (L, S, D),
+    which have length 1."""
+
+    candidates: dict[Word, list[str]]
+    rows: dict[str, int]
+    centroids: NDArray[np.float32]
+
+
+def main() -> None:
+    """Judge every system and write the result."""
+    told = judging.comparing(__doc__).parse_args()
+    train, tests = semcor(told), {name: raganato(told, name) for name in SETS}
+    candidates = by_frequency(train)
+    found = {"first sense": [{"layer": "", **scores(first_senses(tests, candidates))}]}
+    for system in judging.systems(told):
+        found[system.name] = judge(system, train, tests, candidates)
+    data = {"sentences": len(train), "senses": sum(len(use.senses) for one in train for use in one.uses)}
+    judging.write(told, "wsd", {"data": {"name": "SemCor 3.0, Raganato et al. 2017", **data}, "systems": found})
+
+
+# ---------------------------------------------------------------- data
+
+
+def semcor(told: argparse.Namespace) -> list[Sentence]:
+    """Return SemCor's sentences, those with verbs marked only among them."""
+    archive = told.data / "tasks" / "wsd-semcor.tar.xz"
+    texts = (judging.member(archive, f"wsd-semcor/semcor-{part}.jsonl") for part in ("brown12", "brownv"))
+    return [from_semcor(json.loads(line)) for text in texts for line in judging.few(text.splitlines(), told, 300)]
+
+
+def from_semcor(record: dict[str, Any]) -> Sentence:
+    """Return one record as a sentence."""
+    senses = [tuple(keys or ()) for keys in record["sense"]]
+    words = (word_of(keys[0]) if keys else None for keys in senses)
+    return spelled(zip(record["tokens"], words, senses, strict=True))
+
+
+def raganato(told: argparse.Namespace, name: str) -> list[Sentence]:
+    """Return the sentences of a test set."""
+    archive, stem = told.data / "tasks" / "wsd-eval.tar.xz", f"wsd-eval/raw/{name}/{name}"
+    lines = (line.split() for line in judging.member(archive, stem + ".gold.key.txt").splitlines())
+    gold = {number: tuple(keys) for number, *keys in lines}
+    sentences = ET.fromstring(judging.member(archive, stem + ".data.xml")).iter("sentence")
+    return [spelled(from_xml(token, gold) for token in one) for one in judging.few(sentences, told, 30)]
+
+
+def from_xml(token: ET.Element, gold: dict[str, tuple[str, ...]]) -> tuple[str, Word | None, tuple[str, ...]]:
+    """Return what is written, and of an instance its word and senses."""
+    written = token.text or ""
+    if token.tag != "instance":
+        return written, None, ()
+    return written, (token.attrib["lemma"].lower(), POS[token.attrib["pos"]]), gold[token.attrib["id"]]
+
+
+def word_of(key: str) -> Word:
+    """Return lemma and part of speech of a sense key."""
+    lemma, rest = key.rsplit("%", 1)
+    return lemma.lower(), POS["ADJ"] if rest[0] == SATELLITE else rest[0]
+
+
+def spelled(tokens: Iterable[tuple[str, Word | None, tuple[str, ...]]]) -> Sentence:
+    """Cut tokens of several words into words."""
+    words: list[str] = []
+    uses = []
+    for written, word, senses in tokens:
+        parts = written.replace("_", " ").split() or [written]
+        if word:
+            uses.append(Use(word, len(words), len(words) + len(parts), senses))
+        words += map(judging.quotes, parts)
+    return Sentence(words, uses)
+
+
+# ---------------------------------------------------------------- learning
+
+
+def by_frequency(train: list[Sentence]) -> dict[Word, list[str]]:
+    """Return the senses of each word, most frequent first; of equals the one whose key comes first."""
+    counts: dict[Word, Counter[str]] = defaultdict(Counter)
+    for key in (key for one in train for use in one.uses for key in use.senses):
+        counts[word_of(key)][key] += 1
+    return {word: sorted(found, key=lambda key: (-found[key], key)) for word, found in counts.items()}
+
+
+def learn(system: System, train: list[Sentence], candidates: dict[Word, list[str]]) -> Senses:
+    """Return the centroids of all senses."""
+    rows = {key: row for row, key in enumerate(key for keys in candidates.values() for key in keys)}
+    sums = None
+    for use, vector_LD in uses_of(system, train):
+        if sums is None:
+            sums = np.zeros((len(vector_LD), len(rows), vector_LD.shape[1]), np.float32)
+        sums[:, [rows[key] for key in use.senses]] += vector_LD[:, None]
+    return Senses(candidates, rows, unit(sums))  # a sum has the direction of its mean
+
+
+def uses_of(system: System, sentences: list[Sentence]) -> Iterator[tuple[Use, NDArray[np.float32]]]:
+    """Yield every use with its vector in each layer (L, D), the mean over its words."""
+    for one, stack in zip(sentences, system.embed(one.words for one in sentences), strict=True):
+        for use in one.uses:
+            yield use, stack[:, use.start : use.end].mean(1)
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def judge(
+    system: System, train: list[Sentence], tests: dict[str, list[Sentence]], candidates: dict[Word, list[str]]
+) -> list[dict[str, Any]]:
+    """Return F1 of each test set for each layer, in per cent; precision and recall of all."""
+    senses = learn(system, train, candidates)
+    answers = {
+        name: [(use, nearest(use, v, senses)) for use, v in uses_of(system, test)] for name, test in tests.items()
+    }
+    return [
+        {"layer": layer, **scores({name: [(use, keys[n]) for use, keys in said] for name, said in answers.items()})}
+        for n, layer in enumerate(system.layers)
+    ]
+
+
+def nearest(use: Use, vector_LD: NDArray[np.float32], senses: Senses) -> list[str | None]:
+    """Return each layer's answer: the nearest candidate, None where there is none."""
+    keys = senses.candidates.get(use.word, [])
+    if not keys:
+        return [None] * len(vector_LD)
+    similar_LS = np.einsum("lsd,ld->ls", senses.centroids[:, [senses.rows[key] for key in keys]], vector_LD)
+    return [keys[best] for best in similar_LS.argmax(1)]
+
+
+def first_senses(
+    tests: dict[str, list[Sentence]], candidates: dict[Word, list[str]]
+) -> dict[str, list[tuple[Use, str | None]]]:
+    """Return the baseline's answers: the most frequent sense."""
+    return {
+        name: [(use, candidates.get(use.word, [None])[0]) for one in test for use in one.uses]
+        for name, test in tests.items()
+    }
+
+
+def scores(answers: dict[str, list[tuple[Use, str | None]]]) -> dict[str, float]:
+    """Return F1 of each set and precision and recall of the last, in per cent."""
+    counted = {name: precision_recall(said) for name, said in answers.items()}
+    precision, recall = counted[SETS[-1]]
+    f1 = {name: percent(2 * p * r / (p + r) if p + r else 0.0) for name, (p, r) in counted.items()}
+    return {**f1, "precision": percent(precision), "recall": percent(recall)}
+
+
+def precision_recall(said: list[tuple[Use, str | None]]) -> tuple[float, float]:
+    """Return the share of right answers among those given, and among all that were asked for."""
+    right = sum(answer in use.senses for use, answer in said)
+    answered = sum(answer is not None for _, answer in said)
+    return right / max(1, answered), right / max(1, len(said))
+
+
+if __name__ == "__main__":
+    main()
