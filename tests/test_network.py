@@ -206,7 +206,9 @@ def test_batched_gradients_are_those_of_the_plain_loop(projected, clips, rows, d
         inputs = [value if value is None else value.clone().requires_grad_() for value in values]
         y, h_last, c_last = run_kernel(kernel, inputs, rows, clips)
         there = torch.cat([step[:, :left].flatten() for step, left in zip(y, rows, strict=True)])
-        ((there * there.detach().cos()).sum() + h_last.square().sum() + (c_last * c_last.detach().sin()).sum()).backward()
+        (
+            (there * there.detach().cos()).sum() + h_last.square().sum() + (c_last * c_last.detach().sin()).sum()
+        ).backward()
         results.append([there, h_last, c_last, *(x.grad for x in inputs if x is not None)])
     assert len(results[0]) == (9 if projected else 8)
     for a, b in zip(*results, strict=True):

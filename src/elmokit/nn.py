@@ -7,6 +7,7 @@ N tokens of a batch without padding, W width of a word vector.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -15,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elmokit.checkpoint import Checkpoint
 from elmokit.errors import MismatchError
 from elmokit.model import Elmo, WordVectors, load
 from elmokit.network import BiLM, Mix, as_array
@@ -66,7 +66,8 @@ class ElmoEmbedding(nn.Module):
             raise MismatchError(f"n_mixes must be at least 1, found {n_mixes}")
         elmo = model if isinstance(model, Elmo) else load(model)
         source = elmo.checkpoint()
-        self._source = Checkpoint(source.config, {}, source.vocabulary, source.card, source.source, source.characters)
+        vocabulary = source.vocabulary if source.config.word_dim else None  # else it is that of the head
+        self._source = replace(source, arrays={}, vocabulary=vocabulary)
         self.speller = elmo.speller
         self.network = BiLM.from_arrays(source.config, source.arrays).requires_grad_(trainable == "all")
         mixes = (Mix(elmo.n_layers, mix_weights, layer_norm=layer_norm) for _ in range(n_mixes))
@@ -114,19 +115,12 @@ class ElmoEmbedding(nn.Module):
 
         A softmax head and a warmed state of the model that this was made of are left out: they belong to its weights.
         """
-        source = self._source
-        mixes = {f"mix.{name}": as_array(torch.stack(values)) for name, values in self._mix_values().items()}
-        vocabulary = source.vocabulary if source.config.word_dim else None
-        arrays = {**self.network.arrays(), **mixes}
-        return Elmo(
-            Checkpoint(source.config, arrays, vocabulary, source.card, source.source, characters=source.characters)
-        )
-
-    def _mix_values(self) -> dict[str, list[Tensor]]:
-        return {
-            "weights": [mix.weights for mix in self.mixes],  # type: ignore[misc]
-            "gamma": [mix.gamma.squeeze(0) for mix in self.mixes],  # type: ignore[operator]
+        mixes = [mix.state_dict() for mix in self.mixes]
+        trained = {
+            "mix.weights": as_array(torch.stack([mix["weights"] for mix in mixes])),
+            "mix.gamma": as_array(torch.cat([mix["gamma"] for mix in mixes])),
         }
+        return Elmo(replace(self._source, arrays={**self.network.arrays(), **trained}))
 
     # What follows reads strings and works in NumPy, which torch.compile cannot follow.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
