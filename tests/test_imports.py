@@ -18,7 +18,8 @@ PACKAGE = Path(elmokit.__file__).parent
 # Each of these may import those before it (tier 0, then tier 1).
 TIER_0 = ["errors", "reading", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
 SPINE = [*TIER_0, "kernels", "mirror", "network", "head", "padded", "model"]
-# Leaves: what else of the package each may import. No leaf imports another, but for the jobs.
+# Leaves: what else of the package each may import. No leaf imports another, but for the jobs and
+# what is built on the embedding layer.
 LEAVES = {
     "sinks": TIER_0,
     "job": [*SPINE, "sinks"],
@@ -27,8 +28,9 @@ LEAVES = {
     "lm": SPINE,
     "nn": SPINE,
     "sklearn": SPINE,
-    "sentence_transformers": SPINE,
+    "sentence_transformers": [*SPINE, "nn"],
     "spacy": SPINE,
+    "similar": SPINE,
     "compat": [*SPINE, "sinks", "job", "lm"],
 }
 EVERYTHING = [*SPINE, *LEAVES, "cli"]
