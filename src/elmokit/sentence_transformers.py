@@ -17,14 +17,14 @@ from elmokit.errors import MismatchError, require
 from elmokit.nn import ElmoEmbedding, Trainable
 from elmokit.reading import words
 
-modules = require("sentence_transformers.base.modules", extra="sentence-transformers")
+modules: Any = require("sentence_transformers.base.modules", extra="sentence-transformers")
 
 
-class Elmo(modules.InputModule):  # type: ignore[misc]  # sentence-transformers is looked up when this is imported
+class Elmo(modules.InputModule):  # type: ignore[misc]  # it is looked up when this is imported
     """Texts to vectors of tokens, for `SentenceTransformer(modules=[Elmo(), Pooling(...)])`.
 
-    `model`: what `elmokit.load` opens, or a model; it must spell words in bytes. `trainable`: "none", "mix" or "all", as
-    of `ElmoEmbedding`. `tokenize`: texts are split into words and punctuation (syntok), else at white space.
+    `model`: what `elmokit.load` opens, or a model; it must spell words in bytes. `trainable`: "none", "mix" or "all",
+    as of `ElmoEmbedding`. `tokenize`: texts are split into words and punctuation (syntok), else at white space.
 
     A pipeline that was saved is loaded with `SentenceTransformer(folder, trust_remote_code=True)`: that is how
     sentence-transformers asks about every module that is not its own, installed or not.

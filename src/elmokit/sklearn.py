@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from elmokit.errors import MismatchError, require
 from elmokit.model import Elmo, Layers, Precision, load
 
-base = require("sklearn.base", extra="sklearn")
+base: Any = require("sklearn.base", extra="sklearn")
 validation = require("sklearn.utils.validation", extra="sklearn")
 
 _POOLS = ("mean", "max")
