@@ -163,6 +163,41 @@ def test_it_can_stand_in_a_stack_and_be_saved(files):
     np.testing.assert_array_equal(vectors(found), vectors(expected))
 
 
+@pytest.mark.filterwarnings("ignore")  # of flair and what is under it
+def test_a_tagger_of_flair_learns_is_saved_and_loaded(files, tmp_path):
+    """In flair itself. It asks for transformers 4 and huggingface_hub 0, so that it is not among our test tools."""
+    pytest.importorskip("flair", reason="flair is not installed", exc_type=ImportError)
+    from flair.data import Dictionary
+    from flair.data import Sentence as FlairSentence
+    from flair.embeddings import StackedEmbeddings
+    from flair.models import SequenceTagger
+
+    tags = Dictionary(add_unk=False)
+    for tag in ("O", "NOUN"):
+        tags.add_item(tag)
+    sentences = [FlairSentence("The cat sat .") for _ in range(4)]
+    for sentence in sentences:
+        sentence[1].add_label("pos", "NOUN")
+    embeddings = ELMoEmbeddings("mine", **files)
+    options = {"hidden_size": 16, "use_crf": False, "allow_unk_predictions": True}
+    options |= {"dropout": 0.0, "word_dropout": 0.0, "locked_dropout": 0.0}
+    for used in (embeddings, StackedEmbeddings([embeddings])):
+        tagger = SequenceTagger(used, tags, "pos", **options)
+        optimizer = torch.optim.Adam(tagger.parameters(), lr=0.02)
+        losses = []
+        for _ in range(50):
+            optimizer.zero_grad()
+            loss, _ = tagger.forward_loss(sentences)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0] / 2
+    tagger = SequenceTagger(embeddings, tags, "pos", **options)
+    tagger.save(tmp_path / "tagger.pt")
+    loaded = SequenceTagger.load(tmp_path / "tagger.pt")
+    assert torch.equal(loaded.forward(*loaded._prepare_tensors(sentences)), tagger(*tagger._prepare_tensors(sentences)))
+
+
 @pytest.mark.parametrize(
     ("name", "ours"), [("original", "original"), ("large", "original-5.5b"), ("pt", "pt-wikipedia")]
 )

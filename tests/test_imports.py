@@ -18,13 +18,19 @@ PACKAGE = Path(elmokit.__file__).parent
 # Each of these may import those before it (tier 0, then tier 1).
 TIER_0 = ["errors", "reading", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
 SPINE = [*TIER_0, "kernels", "mirror", "network", "head", "padded", "model"]
-# Leaves: what else of the package each may import. No leaf imports another, but for the jobs.
+# Leaves: what else of the package each may import. No leaf imports another, but for the jobs and
+# what is built on the embedding layer.
 LEAVES = {
     "sinks": TIER_0,
     "job": [*SPINE, "sinks"],
     "ray_job": [*SPINE, "sinks", "job"],
     "train": SPINE,
     "lm": SPINE,
+    "nn": SPINE,
+    "sklearn": SPINE,
+    "sentence_transformers": [*SPINE, "nn"],
+    "spacy": SPINE,
+    "similar": SPINE,
     "compat": [*SPINE, "sinks", "job", "lm"],
 }
 EVERYTHING = [*SPINE, *LEAVES, "cli"]
@@ -52,9 +58,14 @@ OWNERS = {
         "ray_job",
         "train",
         "lm",
+        "nn",
+        "sentence_transformers",
         "compat",
         "cli",
     },
+    "sentence_transformers": {"sentence_transformers"},
+    "sklearn": {"sklearn"},
+    "spacy": {"spacy"},
     "triton": {"kernels"},
     "pyarrow": {"sinks", "reading"},
     "ray": {"ray_job"},

@@ -196,15 +196,20 @@ def run_kernel(kernel, values, rows, clips):
 
 @pytest.mark.parametrize("projected", [True, False])
 @pytest.mark.parametrize("clips", [(None, None), (0.3, 0.2)])
+@pytest.mark.parametrize("rows", [[3] * 5, [3, 3, 2, 2, 1], [2, 2, 1, 1, 1]])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_batched_gradients_are_those_of_the_plain_loop(projected, clips, dtype, tolerance):
+def test_batched_gradients_are_those_of_the_plain_loop(projected, clips, rows, dtype, tolerance):
+    """Whether all rows last to the end or not, or never begin."""
     values = layer_inputs(projected=projected, dtype=dtype)
     results = []
     for kernel in (lstmp_plain, lstmp):
         inputs = [value if value is None else value.clone().requires_grad_() for value in values]
-        y, h_last, c_last = run_kernel(kernel, inputs, [3] * 5, clips)
-        ((y * y.detach().cos()).sum() + h_last.square().sum() + c_last.sum()).backward()
-        results.append([y, h_last, c_last, *(x.grad for x in inputs if x is not None)])
+        y, h_last, c_last = run_kernel(kernel, inputs, rows, clips)
+        there = torch.cat([step[:, :left].flatten() for step, left in zip(y, rows, strict=True)])
+        (
+            (there * there.detach().cos()).sum() + h_last.square().sum() + (c_last * c_last.detach().sin()).sum()
+        ).backward()
+        results.append([there, h_last, c_last, *(x.grad for x in inputs if x is not None)])
     assert len(results[0]) == (9 if projected else 8)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
@@ -252,7 +257,7 @@ def test_products_and_their_gradients_are_those_of_torch(sizes, a_turned, b_turn
 
 
 def test_gradients_reach_every_weight_through_ragged_sentences(tiny_elmo):
-    """Fine-tuning: the plain loop is differentiated where sentences end at different steps."""
+    """Fine-tuning: sentences end at different steps."""
     from elmokit.text import make_batch
 
     network = copy.deepcopy(tiny_elmo.network).requires_grad_(True)

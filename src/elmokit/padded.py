@@ -6,13 +6,40 @@ places, C symbols of a word, M places of a batch without padding, D width of a v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from elmokit.errors import MismatchError
 from elmokit.network import BiLM, WordEncoder
-from elmokit.text import PAD_ID, Batch, Ids
+from elmokit.text import PAD_ID, Batch, Ids, Speller
+
+
+def padded_ids(sentences: Sequence[Sequence[str]], speller: Speller) -> NDArray[np.int64]:
+    """Return ids (B, T, C) of tokenised sentences, without <S> and </S>: 1 and up, 0 beyond the end of a sentence."""
+    spelled = [speller.spell(sentence).astype(np.int64) + 1 for sentence in sentences]
+    ids_BTC = np.zeros((len(spelled), max(map(len, spelled), default=0), speller.spell([]).shape[1]), np.int64)
+    for row, ids_TC in zip(ids_BTC, spelled, strict=True):
+        row[: len(ids_TC)] = ids_TC
+    return ids_BTC
+
+
+def marked_ids(ids_BTC: Ids, speller: Speller) -> NDArray[np.int64]:
+    """Return padded ids (B, T + 2, C) with <S> and </S> round every sentence."""
+    return between(ids_BTC, *(speller.spell([speller.marks.begin, speller.marks.end]).astype(np.int64) + 1))
+
+
+def between(ids_BTC: Ids, begin_C: Ids, end_C: Ids) -> NDArray[np.int64]:
+    """Return padded ids (B, T + 2, C) with a word before every sentence and one behind it."""
+    B, T, C = ids_BTC.shape
+    marked = np.zeros((B, T + 2, C), np.int64)
+    marked[:, 1:-1] = ids_BTC
+    marked[:, 0] = begin_C
+    marked[np.arange(B), (ids_BTC != 0).any(-1).sum(1) + 1] = end_C
+    return marked
 
 
 def batch_of_ids(ids_BTC: Ids, *, n_symbols: int) -> Batch:

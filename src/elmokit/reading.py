@@ -137,6 +137,11 @@ def _segment(line: str) -> Iterator[list[str]]:
                 yield tokens
 
 
+def words(text: str) -> list[str]:
+    """Return the tokens of raw text (syntok), of all its sentences together."""
+    return [token for line in text.splitlines() for sentence in _segment(line) for token in sentence]
+
+
 def read_items(path: str | Path, *, column: str | None = None) -> Iterator[Item]:
     """Yield what a file holds before it is split: lines, or the tokens of a FASTA record or of a Parquet list.
 

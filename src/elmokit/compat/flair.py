@@ -71,6 +71,10 @@ class ELMoEmbeddings(nn.Module):
         """Return this object by its name."""
         return {self.name: self}
 
+    def save_embeddings(self, use_state_dict: bool = True) -> ELMoEmbeddings:  # noqa: ARG002
+        """Return this object: a model of flair that is saved holds it whole, weights and all."""
+        return self
+
     def _vectors(self, sentences: Sequence[Sequence[str]]) -> list[Tensor]:
         """Return (T, D) for each sentence of one batch, and carry the state on."""
         arrays = self._elmo.embed(sentences, layers=self._mode, state=self._carry, batch_size=len(sentences))

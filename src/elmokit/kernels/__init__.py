@@ -32,10 +32,9 @@ def lstmp(
     for weight in (weights.kernel_ZKG, weights.projection_ZDP):
         if weight is not None:
             forget_packed(weight)
-    if not torch.is_grad_enabled():
-        kernel = _for_embedding(x_TZBI.device.type)
-    else:
-        kernel = lstmp_batched_gradient if rows[-1] == x_TZBI.shape[2] else lstmp_plain
+    device = x_TZBI.device.type
+    learns = torch.is_grad_enabled() or torch.is_autocast_enabled(device)  # those for embedding know no autocast
+    kernel = lstmp_batched_gradient if learns else _for_embedding(device)
     return kernel(weights, x_TZBI, h_ZBP, c_ZBD, rows)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,11 +23,26 @@ from elmokit.kernels.product import in_product_type, multiply, products
 def lstmp_batched_gradient(
     weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer in which no row ends early; arguments and results as `kernels.lstmp`."""
-    assert rows[-1] == x_TZBI.shape[2], "every row must last to the end"
+    """Run one layer; arguments and results as `kernels.lstmp`.
+
+    Rows that have ended are computed on, which leaves the others as they are: it keeps every step one block of memory.
+    """
+    ends = _ends(rows, x_TZBI.shape[2])
     x_TZBI, *arrays = in_product_type(x_TZBI, weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP, h_ZBP)
-    y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip)
-    return y_TZBP, y_TZBP[-1], c_last
+    y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip, ends)
+    h_last = [(y_TZBP[t - 1] if t else h_ZBP)[:, first:end] for t, first, end in ends]
+    return y_TZBP, torch.cat(h_last, dim=1), c_last
+
+
+def _ends(rows: Sequence[int], B: int) -> list[_End]:
+    """Return which rows end after how many steps, in the order of the rows: the longest are the first."""
+    lasting = [B, *rows, 0]
+    steps = reversed(range(len(rows) + 1))
+    return [(t, lasting[t + 1], lasting[t]) for t in steps if lasting[t + 1] < lasting[t]]
+
+
+# A number of steps, and the first row that ends after it and the first that does not.
+_End: TypeAlias = tuple[int, int, int]
 
 
 class _Lstmp(torch.autograd.Function):
@@ -44,6 +59,7 @@ class _Lstmp(torch.autograd.Function):
         c_ZBD: Tensor,
         cell_clip: float | None,
         proj_clip: float | None,
+        ends: list[_End],
     ) -> tuple[Tensor, Tensor]:
         (T, Z, B, I), P, D = x_TZBI.shape, h_ZBP.shape[-1], c_ZBD.shape[-1]  # noqa: E741
         xh = x_TZBI.new_empty(Z, T + 1, B, I + P)
@@ -75,8 +91,9 @@ class _Lstmp(torch.autograd.Function):
             if proj_clip is not None:
                 h_steps[t + 1].clamp_(-proj_clip, proj_clip)
         ctx.save_for_backward(activated, kernel, projection, xh, c, m, tanh_c)
-        ctx.clips = cell_clip, None if projection is None else proj_clip
-        return xh[:, 1:, :, I:].transpose(0, 1).to(c.dtype, copy=True), c[-1].clone()
+        ctx.clips, ctx.ends = (cell_clip, None if projection is None else proj_clip), ends
+        c_last = torch.cat([c_steps[t][:, first:end] for t, first, end in ends], dim=1)
+        return xh[:, 1:, :, I:].transpose(0, 1).to(c.dtype, copy=True), c_last
 
     @staticmethod
     def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,8 +108,11 @@ class _Lstmp(torch.autograd.Function):
         dgates_steps, dprojected_steps = dgates.unflatten(-1, (4, G // 4)).unbind(1), dprojected.unbind(1)
         dy_steps = dy_TZBP.unbind(0)
         back, back_projection = _times(kernel[:, I:].mT), None if projection is None else _times(projection.mT)
-        dh, dc = torch.zeros_like(dprojected_steps[0]), dc_last.clone()
+        dh, dc = torch.zeros_like(dprojected_steps[0]), torch.zeros_like(dc_last)
+        ending = {t: slice(first, end) for t, first, end in ctx.ends}
         for t in reversed(range(T)):
+            if t + 1 in ending:
+                dc[:, ending[t + 1]] += dc_last[:, ending[t + 1]]
             torch.add(dy_steps[t], dh, out=dprojected_steps[t])
             if inside is not None:
                 dprojected_steps[t].mul_(inside[:, t])
@@ -104,11 +124,13 @@ class _Lstmp(torch.autograd.Function):
             torch.mul(dm, do_slope[t], out=dgates_steps[t][..., 3, :])
             dc.mul_(kept[t])
             dh = torch.stack([back[z](dgates_parts[t][z]) for z in range(Z)])
+        if 0 in ending:
+            dc[:, ending[0]] += dc_last[:, ending[0]]
         dgates_ZNG, xh_ZNK = dgates.flatten(1, 2), xh[:, :T].flatten(1, 2)
         dx = products(dgates_ZNG, kernel[:, :I].mT).view(Z, T, B, I).transpose(0, 1)
         dkernel, dbias = products(xh_ZNK.mT, dgates_ZNG), dgates_ZNG.sum(1)
         dprojection = None if projection is None else products(m.flatten(1, 2).mT, dprojected.flatten(1, 2))
-        return dx, dkernel, dbias, dprojection, dh, dc, None, None
+        return dx, dkernel, dbias, dprojection, dh, dc, None, None, None
 
 
 def _times(weight_ZIO: Tensor, bias_ZO: Tensor | None = None) -> list[Callable[[Tensor], Tensor]]:

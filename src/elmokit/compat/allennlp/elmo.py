@@ -20,7 +20,7 @@ from elmokit.checkpoint import Checkpoint, Config
 from elmokit.compat.allennlp import saved
 from elmokit.errors import MismatchError, UnknownModel
 from elmokit.network import BiLM, Mix, State, WordEncoder, WordTable
-from elmokit.padded import batch_of_ids, blank_spelling, pad
+from elmokit.padded import batch_of_ids, between, blank_spelling, marked_ids, pad, padded_ids
 from elmokit.text import BEGIN_SENTENCE, END_SENTENCE, N_CHARACTERS, Ids, Utf8Speller
 
 # Files, or a model that is already read.
@@ -33,11 +33,7 @@ _WORDS_AT_ONCE = 4096
 
 def batch_to_ids(batch: Sequence[Sequence[str]]) -> Tensor:
     """Return the character ids (B, T, 50) int64 of tokenised sentences, 0 beyond the end of a sentence."""
-    longest = max(map(len, batch), default=0)
-    ids_BTC = np.zeros((len(batch), longest, _MAX_CHARACTERS), np.int64)
-    for row, sentence in zip(ids_BTC, batch, strict=True):
-        row[: len(sentence)] = Utf8Speller(_MAX_CHARACTERS).spell(sentence) + np.int64(1)
-    return torch.from_numpy(ids_BTC)
+    return torch.from_numpy(padded_ids(batch, Utf8Speller(_MAX_CHARACTERS)))
 
 
 def remove_sentence_boundaries(tensor: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,17 +107,7 @@ class _ElmoCharacterEncoder(nn.Module):
         if inputs.shape[-1] != self.max_characters:
             found = f"ids of {inputs.shape[-1]}"
             raise MismatchError(f"this model spells a word in {self.max_characters} characters, found {found}")
-        marks_2C = Utf8Speller(self.max_characters).spell([BEGIN_SENTENCE, END_SENTENCE]) + np.int64(1)
-        return _between(inputs.cpu().numpy(), *marks_2C)
-
-
-def _between(ids_BTC: Ids, begin_C: Ids, end_C: Ids) -> Ids:
-    B, T, C = ids_BTC.shape
-    marked = np.zeros((B, T + 2, C), np.int64)
-    marked[:, 1:-1] = ids_BTC
-    marked[:, 0] = begin_C
-    marked[np.arange(B), (ids_BTC != 0).any(-1).sum(1) + 1] = end_C
-    return marked
+        return marked_ids(inputs.cpu().numpy(), Utf8Speller(self.max_characters))
 
 
 class _ElmoLstm(nn.Module):
@@ -238,7 +224,7 @@ def _take_saved(bilm: _ElmoBiLm, state: dict[str, Any], prefix: str, *_: Any) ->
 def _numbered(words_BT: Ids, n_words: int) -> Ids:
     """Return word numbers as ids (B, T + 2, 1), the two rows after the words for <S> and </S>."""
     ids_BT1 = np.where(words_BT == 0, 0, words_BT + 1)[..., None]
-    return _between(ids_BT1, np.array([n_words + 1]), np.array([n_words + 2]))
+    return between(ids_BT1, np.array([n_words + 1]), np.array([n_words + 2]))
 
 
 def _read(options_file: Source, weight_file: str | Path | None) -> Checkpoint:

@@ -1,0 +1,118 @@
+"""`ElmoVectorizer`: texts to features, for pipelines and searches of scikit-learn.
+
+Axes: D width of a vector, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elmokit.errors import MismatchError, require
+from elmokit.model import Elmo, Layers, Precision, load
+
+base: Any = require("sklearn.base", extra="sklearn")
+validation = require("sklearn.utils.validation", extra="sklearn")
+
+_POOLS = ("mean", "max")
+
+
+class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, base.BaseEstimator):  # type: ignore[misc]
+    """One vector for each text: the mean or the maximum over its tokens.
+
+    `model`: what `elmokit.load` opens, or a model; `device` and `precision` are those of `load`. `layers` and
+    `batch_size` are those of `Elmo.embed`; with "all" the layers stand side by side. `tokenizer`: from a text to its
+    tokens, by default its parts between white space; `elmokit.reading.words` takes punctuation off. `memory`: a folder
+    or `joblib.Memory` where vectors are kept from one call to the next with the same texts, model, layers and pool.
+
+    Fitted, it holds the model as `elmo_`, also when it is pickled.
+    """
+
+    def __init__(
+        self,
+        model: Elmo | str | Path | None = None,
+        *,
+        layers: Layers = "average",
+        pool: Literal["mean", "max"] = "mean",
+        tokenizer: Callable[[str], Sequence[str]] | None = None,
+        batch_size: int | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        memory: Any = None,
+    ) -> None:
+        self.model = model
+        self.layers = layers
+        self.pool = pool
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.memory = memory
+
+    def fit(self, X: Any, y: Any = None) -> ElmoVectorizer:  # noqa: ARG002
+        """Open the model; the texts are not read. Raises `MismatchError` for options that do not fit the model."""
+        if self.pool not in _POOLS:
+            raise MismatchError(f"pool: expected 'mean' or 'max', found {self.pool!r}")
+        model = self.model
+        elmo = model if isinstance(model, Elmo) else load(model, device=self.device, precision=self.precision)
+        elmo.embed([], layers=self.layers, pool=self.pool, batch_size=self.batch_size)  # refuses what it cannot do
+        self.elmo_ = elmo
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the vectors (texts, D) float32, or (texts, L D) of "all" layers; zeros for a text of no tokens.
+
+        `X`: strings or lists of tokens, as a sequence, a column of pandas or polars, or a frame or array of one column.
+        """
+        validation.check_is_fitted(self)
+        embed = validation.check_memory(self.memory).cache(_embed, ignore=["elmo", "batch_size"])
+        tokens = [self._tokens(number, text) for number, text in enumerate(_texts(X))]
+        return embed(self.elmo_, self.elmo_.fingerprint, tokens, self.layers, self.pool, self.batch_size)
+
+    @property
+    def _n_features_out(self) -> int:
+        """The number of columns, from which scikit-learn makes their names."""
+        return self.elmo_.dim * (self.elmo_.n_layers if self.layers == "all" else 1)
+
+    def _tokens(self, number: int, text: Any) -> list[str]:
+        if isinstance(text, str):
+            return list((self.tokenizer or str.split)(text))
+        if not isinstance(text, Iterable):  # None and NaN are what frames have for missing texts
+            raise MismatchError(f"text {number}: expected a string or a list of tokens, found {text!r}; fill it in")
+        return list(text)
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that texts come in, not numbers, and that nothing is learned."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _texts(X: Any) -> Iterable[Any]:
+    """Return the texts one after the other, those of the only column where there are columns."""
+    if isinstance(X, str):
+        raise MismatchError(f"expected a sequence of texts, found the string {X[:40]!r}; put it into a list")
+    shape = getattr(X, "shape", ())
+    if len(shape) < 2:
+        return X
+    if shape[1:] != (1,):
+        raise MismatchError(f"expected one column of texts, found the shape {tuple(shape)}; name the column")
+    return np.asarray(X)[:, 0]
+
+
+def _embed(
+    elmo: Elmo,
+    fingerprint: str,  # noqa: ARG001 (joblib finds kept vectors by it, in place of the model)
+    tokens: list[list[str]],
+    layers: Layers,
+    pool: Literal["mean", "max"],
+    batch_size: int | None,
+) -> NDArray[np.float32]:
+    vectors = [v.reshape(-1) for v in elmo.embed(tokens, layers=layers, pool=pool, batch_size=batch_size)]
+    width = elmo.dim * (elmo.n_layers if layers == "all" else 1)
+    return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
