@@ -70,7 +70,10 @@ def read_sst(folder: Path, kind: str) -> Parts:
 def read_trec(folder: Path) -> Parts:
     """Read questions under their six kinds, "DESC:manner How did ..."."""
     train, test = (
-        [labelled(line.split()[1:], line.split(":")[0]) for line in lines(find(folder, f"raw/raw/TREC.{part}"), "latin-1")]
+        [
+            labelled(line.split()[1:], line.split(":")[0])
+            for line in lines(find(folder, f"raw/raw/TREC.{part}"), "latin-1")
+        ]
         for part in ("train", "test")
     )
     return with_dev(train, test)

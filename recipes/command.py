@@ -54,7 +54,9 @@ def run(recipe: Recipe, told: argparse.Namespace) -> Results:
         for seed in range(1, seeds + 1):
             if not results.has(system=name, seed=seed):
                 train = drawn(parts.train, told.fraction, seed)
-                results.add({"system": name, "seed": seed, **one_run(recipe, name, train, parts, stored, seed, vectors)})
+                results.add(
+                    {"system": name, "seed": seed, **one_run(recipe, name, train, parts, stored, seed, vectors)}
+                )
     results.print_means()
     return results
 

@@ -60,7 +60,9 @@ def columns(path: Path, word: int = 0, tag: int = -1) -> list[Example]:
 
 def _is_word(row: Sequence[str]) -> bool:
     """Tell words from the lines of CoNLL-U that stand for several words (3-4) or for none (5.1)."""
-    return not (row[0].replace("-", "").replace(".", "").isdigit() and ("-" in row[0] or "." in row[0]) and len(row) > 8)
+    return not (
+        row[0].replace("-", "").replace(".", "").isdigit() and ("-" in row[0] or "." in row[0]) and len(row) > 8
+    )
 
 
 def split_raw(text: str) -> Words:

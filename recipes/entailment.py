@@ -83,7 +83,9 @@ def _sick(path: Path) -> list[Example]:
 
 def _snli(path: Path) -> list[Example]:
     rows = [row for row in map(json.loads, lines(path)) if row["gold_label"] != "-"]
-    return [Example((_tokens(row["sentence1_parse"]), _tokens(row["sentence2_parse"])), row["gold_label"]) for row in rows]
+    return [
+        Example((_tokens(row["sentence1_parse"]), _tokens(row["sentence2_parse"])), row["gold_label"]) for row in rows
+    ]
 
 
 def _tokens(parse: str) -> Words:

@@ -52,12 +52,6 @@ def answer_f1(right: Sequence[Sequence[str]], found: Sequence[str]) -> float:
     return sum(max(_overlap(r, f) for r in rights) for rights, f in zip(right, found, strict=True)) / len(found)
 
 
-def answer_exact(right: Sequence[Sequence[str]], found: Sequence[str]) -> float:
-    """Return the share of answers that are one of the right ones but for case, articles and punctuation."""
-    hits = (any(_normal(r) == _normal(f) for r in rights) for rights, f in zip(right, found, strict=True))
-    return sum(hits) / len(found)
-
-
 def _normal(answer: str) -> list[str]:
     plain = "".join(c for c in answer.lower() if c not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", plain).split()

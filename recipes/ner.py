@@ -29,7 +29,15 @@ def read(folder: Path) -> Parts:
 
 
 NER = Recipe(
-    "ner", "F1 of names", "wnut17.tar.xz", read, partial(Tagger, crf=True), span_f1, SYSTEMS, patience=4, characters=True
+    "ner",
+    "F1 of names",
+    "wnut17.tar.xz",
+    read,
+    partial(Tagger, crf=True),
+    span_f1,
+    SYSTEMS,
+    patience=4,
+    characters=True,
 )
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="with more than one the result is not the same each time")
+    parser.add_argument("--threads", type=int, default=1, help="with more than one, each time other vectors")
     parser.add_argument("--sentences", type=int, help="only the first ones")
     told = parser.parse_args()
     model = Word2Vec(
