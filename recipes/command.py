@@ -16,7 +16,7 @@ import torch
 from data import opened
 from results import Results
 from stored import Stored, Words, store
-from trainer import Example, Parts, Recipe, Vectors, predict, train_network
+from trainer import SYSTEMS, Example, Parts, Recipe, Vectors, predict, train_network
 
 from elmokit import Elmo, load
 from elmokit.errors import TextError
@@ -33,7 +33,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--results", type=Path, help="folder for the JSON file; by default WORK/results")
     add("--model", help="the ELMo: a path or a published name; without it, the bundled one")
     add("--vectors", type=Path, help="word vectors (word2vec's .bin, or text); without them, ones that begin random")
-    add("--systems", nargs="+", help="only these of the recipe's systems")
+    add("--systems", nargs="+", choices=SYSTEMS, help="only these of the recipe's systems")
     add("--seeds", type=int, default=3)
     add("--fraction", type=float, default=1.0, help="of the training data, drawn anew for each seed")
     add("--threads", type=int, default=1)
@@ -132,6 +132,7 @@ def about(recipe: Recipe, told: argparse.Namespace, parts: Parts, elmo: Elmo) ->
         "metric": recipe.metric,
         "data": {**{name: len(part) for name, part in parts._asdict().items()}, "digest": digest},
         "fraction": told.fraction,
+        "quick": told.quick,
         "model": {"name": told.model or "bundled", "fingerprint": elmo.fingerprint[:16]},
         "word vectors": told.vectors.name if told.vectors else "random at first, learned with the task",
         "settings": {name: getattr(recipe, name) for name in settings},

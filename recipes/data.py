@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock
 from stored import Words, clean
 from trainer import Example, Parts
 
@@ -20,15 +21,21 @@ def opened(path: Path, work: Path) -> Path:
     """Return a folder of the data: the path itself, or what its archive (.tar.xz, .tar.gz, .zip) was unpacked to."""
     if path.is_dir():
         return path
+    work.mkdir(parents=True, exist_ok=True)
     folder = work / path.name.split(".")[0]
-    if not folder.exists():
-        part = folder.with_name(folder.name + ".partial")
-        if path.suffix == ".zip":
-            zipfile.ZipFile(path).extractall(part)
-        else:
-            with tarfile.open(path) as archive:
-                archive.extractall(part, filter="data")
-        part.rename(folder)
+    with FileLock(f"{folder}.lock"):  # recipes that run at the same time may want the same
+        if not folder.exists():
+            _unpack(path, folder.with_name(folder.name + ".partial")).rename(folder)
+    return folder
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    else:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
     return folder
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from elmokit import Elmo
@@ -48,13 +49,18 @@ def store(sentences: Iterable[Words], elmo: Elmo, folder: Path, *, pooled: bool 
     digest = hashlib.sha256(f"{elmo.fingerprint}{pooled}{text}".encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     lines, out = folder / f"{digest}.txt", folder / f"{digest}.hdf5"
-    if not out.exists():
-        lines.write_text(text, encoding="utf-8")
-        options = {"layers": "all", "pool": "mean" if pooled else "none", "dtype": "float16"}
-        embed_file(lines, out, elmo=elmo, **options, forget_sentences=True, resume=True)
+    with FileLock(f"{out}.lock"):  # recipes that run at the same time may want the same
+        if not out.exists():
+            lines.write_text(text, encoding="utf-8")
+            options = {"layers": "all", "pool": "mean" if pooled else "none", "dtype": "float16"}
+            embed_file(lines, out, elmo=elmo, **options, forget_sentences=True, resume=True)
     return Stored(out, distinct, pooled=pooled)
 
 
 def clean(words: Iterable[str]) -> Words:
-    """Return words without white space inside, so that a line of text holds as many as there are; none is empty."""
-    return tuple("".join(word.split()) or "_" for word in words)
+    """Return words as running text has them: plain quotes, no escaped slash; no white space inside, none empty.
+
+    So a line of text holds as many words as there are.
+    """
+    joined = ("".join(word.split()).replace("\\/", "/") or "_" for word in words)
+    return tuple('"' if word in ("``", "''") else word for word in joined)

@@ -86,7 +86,7 @@ class Recipe:
     systems: Mapping[str, System]
     epochs: int = 15
     patience: int = 15  # evaluations without a better one before it ends
-    updates: int = 1  # at least, from one evaluation to the next: a small part of the data is read more than once
+    updates: int = 100  # at least, from one evaluation to the next: a small part of the data is read more than once
     batch_size: int = 32
     rate: float = 2e-3
     characters: bool = False  # word vectors are joined by a CNN over the letters, which learns with the task
@@ -193,7 +193,7 @@ def _begin_with(embedding: nn.Embedding, numbers: Mapping[str, int], vectors: Ve
     with torch.no_grad():
         embedding.weight *= float(np.std(np.stack(list(vectors.values()))))
         for word, vector in vectors.items():
-            embedding.weight[numbers[word]] = torch.from_numpy(vector)
+            embedding.weight[numbers[word]] = torch.tensor(vector)
 
 
 class Encoder(nn.Module):

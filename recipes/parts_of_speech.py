@@ -1,7 +1,7 @@
 """Parts of speech: what ELMo adds to a biLSTM tagger on English Web Treebank, or on any treebank of UD by path.
 
-    python recipes/pos.py --work work/
-    python recipes/pos.py --work work/ --data UD_Finnish-TDT/ --model finnish/
+    python recipes/parts_of_speech.py --work work/
+    python recipes/parts_of_speech.py --work work/ --data UD_Finnish-TDT/ --model finnish/
 
 The tags are the universal ones. A folder holds *-train.conllu, *-dev.conllu and *-test.conllu.
 """
