@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import opened
+from data import opened, split_raw
 from results import Results
 from stored import Stored, Words, store
 from trainer import SYSTEMS, Example, Parts, Recipe, Vectors, predict, train_network
@@ -90,7 +90,13 @@ def read(recipe: Recipe, told: argparse.Namespace) -> Parts:
         raise TextError(f"the data of {recipe.name} is not at {path}; name a folder or an archive with --data")
     parts = recipe.read(opened(path, told.work / "data"))
     sizes = (200, 50, 50) if told.quick else map(len, parts)
-    return Parts(*(evenly(part, size) for part, size in zip(parts, sizes, strict=True)))
+    parts = Parts(*(evenly(part, size) for part, size in zip(parts, sizes, strict=True)))
+    return Parts(*([split(one) for one in part] for part in parts)) if recipe.raw else parts
+
+
+def split(one: Example) -> Example:
+    """Return an example of raw texts with their words."""
+    return replace(one, sentences=tuple(split_raw(text) for (text,) in one.sentences))
 
 
 def evenly(examples: list[Example], size: int) -> list[Example]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from command import arguments, run
-from data import find, lines, split_raw, with_dev
+from data import find, lines, with_dev
 from measures import accuracy
 from torch import Tensor, nn
 from trainer import SYSTEMS, Example, Input, Parts, Recipe, mask_of
@@ -59,7 +59,7 @@ def read(folder: Path) -> Parts:
 
 
 def _review(row: dict[str, str]) -> Example:
-    return Example((split_raw(row["text"].replace("<br />", " ")),), row["id"].split("/")[1])
+    return Example(((row["text"].replace("<br />", " "),),), row["id"].split("/")[1])
 
 
 IMDB = Recipe(
@@ -73,6 +73,7 @@ IMDB = Recipe(
     epochs=8,
     patience=2,
     rate=1e-3,
+    raw=True,
     pooled=True,
 )
 

@@ -90,6 +90,7 @@ class Recipe:
     batch_size: int = 32
     rate: float = 2e-3
     characters: bool = False  # word vectors are joined by a CNN over the letters, which learns with the task
+    raw: bool = False  # a sentence is raw text in one piece, and is split only when the data was cut to size
     pooled: bool = False  # ELMo's vectors are means over the words of a sentence
 
 
@@ -182,7 +183,7 @@ class Characters(nn.Module):
 
 def _mix(system: System, stored: Stored) -> Mix:
     """Return a mix of the layers; what is fixed of it does not learn, its scale always does."""
-    last = [0.0] * (stored.n_layers - 1) + [100.0]  # softmax makes 1 of it, to the last bit
+    last = [0.0] * (stored.n_layers - 1) + [200.0]  # softmax makes 1 of it, to the last bit
     mix = Mix(stored.n_layers, last if system.layers == "top" else None)
     mix.weights.requires_grad_(system.layers == "mix")
     return mix
