@@ -13,13 +13,12 @@ python=${PYTHON:-python}
 results=${RESULTS:-$here/results}
 export OMP_NUM_THREADS=1
 
-cd "$here"
 run() { # arguments of bash: recipes, each with its data set, one a line on standard input
   # shellcheck disable=SC2016 (the inner shell expands these)
   tr '\n' '\0' | xargs -0 -P "${JOBS:-2}" -I RECIPE \
-    bash -c '"$0" $1 --work "$2" --results "$3" "${@:4}"' "$python" RECIPE "$work" "$results" "$@"
+    bash -c '"$0" "$1"/$2 --work "$3" --results "$4" "${@:5}"' "$python" "$here" RECIPE "$work" "$results" "$@"
 }
 printf '%s\n' question_answering.py parts_of_speech.py ner.py chunking.py entailment.py documents.py stored_vectors.py \
   "classification.py "{trec,sst-5,sst-2,mr,subj,sms,hate} | run "$@"
 printf '%s\n' robustness.py sample_efficiency.py | run "$@" # these take what the others have computed already
-"$python" what_elmo_adds.py --results "$results" ${PAGE:+--page "$PAGE"}
+"$python" "$here/what_elmo_adds.py" --results "$results" ${PAGE:+--page "$PAGE"}

@@ -350,6 +350,32 @@ def test_tables_and_pictures_of_what_the_recipes_found(model, work, tmp_path, mo
         what_elmo_adds.main()
 
 
+def test_layers_are_told_side_by_side():
+    judged = {
+        "pos": {"systems": {"ELMo": [{"layer": "1", "upos": 91.26}, {"layer": "2", "upos": 90.0}]}},
+        "wsd": {"systems": {"first sense": [{"layer": "", "ALL": 60.0}], "ELMo": [{"layer": "2", "ALL": 61.5}]}},
+    }
+    rows = what_elmo_adds.layer_lines(judged)[2:]
+    assert rows == ["| ELMo | 1 | 91.3 |  |", "| ELMo | 2 | 90.0 | 61.5 |", "| first sense |  |  | 60.0 |"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell file")
+def test_everything_is_one_command(tmp_path):
+    """Each recipe is called once, its folders and options with blanks in them unharmed, the page last."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@" >> "$CALLS"\necho >> "$CALLS"\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "CALLS": str(tmp_path / "calls"), "RESULTS": "r s", "JOBS": "1"}
+    line = ["bash", str(RECIPES / "run-all.sh"), "w x", "--vectors", "v w"]
+    subprocess.run(line, check=True, env=environment, timeout=60)
+    *calls, last = (tmp_path / "calls").read_text().splitlines()
+    assert last == f"{RECIPES}/what_elmo_adds.py|--results|r s|"
+    assert all(call.endswith("|--work|w x|--results|r s|--vectors|v w|") for call in calls)
+    called = [call.removeprefix(f"{RECIPES}/").split("|--work")[0] for call in calls]
+    assert len(set(called)) == len(called) == 16
+    assert {f"classification.py|{name}" for name in classification.SOURCES} < set(called)
+
+
 @given(st.lists(st.sampled_from(["Red", "fish", "fox"]), min_size=1, max_size=9), st.integers(0, 99), st.data())
 def test_more_errors_are_the_same_ones_and_others(words, seed, drawn):
     """A word that is misspelt at some share is so at every higher one; tags and other words stay."""
