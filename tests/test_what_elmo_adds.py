@@ -1,4 +1,4 @@
-"""The recipes of docs/what-elmo-adds.md: shared parts against counting by hand; each with `--quick`, on data made here."""
+"""The recipes of docs/what-elmo-adds.md: what they share, by hand, and each with `--quick` on data made here."""
 
 import csv
 import itertools
