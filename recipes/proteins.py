@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from training import Report, beginning, train_elmo, untrained
+from results import Results
+from training import beginning, card, train_elmo, untrained
 
 from elmokit import Elmo, load
 from elmokit.reading import read_sentences
@@ -42,15 +43,18 @@ def main() -> None:
     known, test = (labelled(path) for path in (told.known, told.test))
     if told.quick:  # such files are often sorted by label
         known, test = (part[:: max(1, len(part) // 100)] for part in (known, test))
-    report = Report(told.work / "result.json", f"{told.known.name}, {told.test.name}", folder)
+    data = f"{told.known.name}, {told.test.name}"
+    results = Results(told.work / "result.json", {"data": data, "card": card(folder)})
     for name, elmo in {
         "residues counted": None,
         "ELMo with random weights": untrained(folder),
         "ELMo": load(folder),
     }.items():
-        vectors = [means(elmo, part) if elmo else composition(part) for part in (known, test)]
-        report.add("localisation", name, classify(*vectors, [kind for _, kind in known], [kind for _, kind in test]))
-    report.write()
+        if not results.has(system=name):
+            vectors = [means(elmo, part) if elmo else composition(part) for part in (known, test)]
+            score = classify(*vectors, [kind for _, kind in known], [kind for _, kind in test])
+            results.add({"task": "localisation", "system": name, "score": score})
+    results.print_means()
 
 
 def labelled(path: Path) -> list[tuple[list[str], str]]:

@@ -13,12 +13,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tagging import Example, accuracy, entity_f1, fit, with_layers
-from training import Report, beginning, train_elmo, untrained
+from command import sentences_of
+from data import columns
+from measures import span_f1, tag_accuracy
+from results import Results
+from stored import store
+from tagging import Tagger
+from trainer import SYSTEMS, Parts, Recipe, predict, train_network
+from training import beginning, card, train_elmo, untrained
 
 from elmokit import load
 
-TASKS = {"parts of speech": (1, accuracy), "named entities": (2, entity_f1)}
+NAMES = ("train", "testa", "testb")
+TASKS = {"parts of speech": (1, tag_accuracy), "named entities": (2, span_f1)}
 
 
 def main() -> None:
@@ -44,22 +51,19 @@ def main() -> None:
     options = ["--preset", told.preset, "--epochs", epochs, "--batch-size", "32", "--heldout", str(heldout)]
     folder = train_elmo(told.work / "elmo", text, options)
     elmos = {"word vectors only": None, "ELMo with random weights": untrained(folder), "ELMo": load(folder)}
-    report = Report(told.work / "result.json", "Spanish, CoNLL-2002", folder)
+    results = Results(told.work / "result.json", {"data": "Spanish, CoNLL-2002", "card": card(folder)})
     for task, (column, measure) in TASKS.items():
-        parts = [conll(told.conll / f"esp.{name}", column)[:sentences] for name in ("train", "testa", "testb")]
+        parts = Parts(*(columns(told.conll / f"esp.{name}", tag=column)[:sentences] for name in NAMES))
+        recipe = Recipe(task, task, "", columns, Tagger, measure, SYSTEMS, epochs=passes)
         for name, elmo in elmos.items():
-            train, dev, test = (with_layers(part, elmo) if elmo else part for part in parts)
+            stored = store(sentences_of(parts), elmo, told.work / "vectors") if elmo else None
             for seed in range(1, seeds + 1):
-                tagger = fit(train, dev, measure=measure, seed=seed, epochs=passes)
-                report.add(task, name, measure([one.tags for one in test], tagger.predict(test)))
-    report.write()
-
-
-def conll(path: Path, column: int) -> list[Example]:
-    """Read sentences, parted by empty lines, with the tags of one column."""
-    sentences = path.read_text(encoding="utf-8").strip().split("\n\n")
-    rows = [[line.split() for line in sentence.splitlines()] for sentence in sentences]
-    return [Example([row[0] for row in sentence], [row[column] for row in sentence]) for sentence in rows]
+                if not results.has(task=task, system=name, seed=seed):
+                    system = SYSTEMS["mix" if elmo else "no ELMo"]
+                    tagger, _ = train_network(recipe, parts, system, stored, seed=seed)
+                    score = measure([one.right for one in parts.test], predict(tagger, parts.test))
+                    results.add({"task": task, "system": name, "seed": seed, "score": score})
+    results.print_means()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,10 @@
-"""What the recipes share: training an ELMo, one that was not trained, and a report of what came out."""
+"""An ELMo of one's own for a recipe: training it, and one of the same shape that was not trained."""
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
 import subprocess
 import sys
-from collections import defaultdict
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -40,30 +35,6 @@ def untrained(folder: Path) -> Elmo:
     return Elmo(replace(trained, arrays=arrays))
 
 
-class Report:
-    """Scores of tasks, by system, over seeds; printed as they come and written as JSON at the end."""
-
-    def __init__(self, path: Path, data: str, model: Path) -> None:
-        self.path, self.data, self.card = path, data, (model / "README.md").read_text(encoding="utf-8")
-        self.scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-
-    def add(self, task: str, system: str, score: float) -> None:
-        """Take one run's score."""
-        self.scores[task][system].append(score)
-        print(f"{task:16} {system:26} {score:.4f}", flush=True)
-
-    def write(self) -> None:
-        """Print means and standard deviations over the seeds, and write everything."""
-        print()
-        for task, systems in self.scores.items():
-            for system, scores in systems.items():
-                deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
-                print(f"{task:16} {system:26} {100 * statistics.mean(scores):6.2f} ± {100 * deviation:.2f}")
-        found = {
-            "data": self.data,
-            "scores": self.scores,
-            "card": self.card,
-            "versions": {name: version(name) for name in ("elmokit", "torch", "numpy")}
-            | {"python": platform.python_version()},
-        }
-        self.path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def card(folder: Path) -> str:
+    """Return the card of a trained model, which tells how it was made."""
+    return (folder / "README.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,13 @@ RESULTS = HERE.parent / "results" / "precision.json"
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "recipes")]
 
 import table  # noqa: E402 (the folders above are on the path only now)
+from command import sentences_of  # noqa: E402
+from data import columns  # noqa: E402
 from embed import describe_text, machine  # noqa: E402
-from spanish import conll  # noqa: E402
-from tagging import accuracy, fit, with_layers  # noqa: E402
+from measures import tag_accuracy  # noqa: E402
+from stored import store  # noqa: E402
+from tagging import Tagger  # noqa: E402
+from trainer import SYSTEMS, Parts, Recipe, predict, train_network  # noqa: E402
 
 from elmokit import load  # noqa: E402
 from elmokit.reading import read_sentences  # noqa: E402
@@ -69,11 +74,14 @@ def cosines(sentences: list[list[str]]) -> list[dict[str, float]]:
 def accuracies(folder: Path, model: str, precision: Any, seeds: int) -> list[float]:
     """Return the tagger's accuracy on the test part, for each seed."""
     elmo = load(model, precision=precision)
-    train, dev, test = (with_layers(conll(folder / f"esp.{part}", 1), elmo) for part in ("train", "testa", "testb"))
+    parts = Parts(*(columns(folder / f"esp.{part}", tag=1) for part in ("train", "testa", "testb")))
+    recipe = Recipe("pos", "accuracy", "", columns, Tagger, tag_accuracy, SYSTEMS)
     found = []
+    with TemporaryDirectory() as work:
+        stored = store(sentences_of(parts), elmo, Path(work))
     for seed in range(1, seeds + 1):
-        tagger = fit(train, dev, measure=accuracy, seed=seed)
-        found.append(accuracy([one.tags for one in test], tagger.predict(test)))
+        tagger, _ = train_network(recipe, parts, SYSTEMS["mix"], stored, seed=seed)
+        found.append(tag_accuracy([one.right for one in parts.test], predict(tagger, parts.test)))
         print(precision, seed, found[-1], file=sys.stderr)
     return found
 

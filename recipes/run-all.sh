@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs every recipe on every data set that is here, and writes docs/what-elmo-adds.md from what came out.
+#   run-all.sh WORK [OPTION...]     options go to all recipes: --model MODEL, --vectors FILE, --seeds N, --quick
+# A result that is in RESULTS (default recipes/results) is not computed again, so a run that was stopped goes on.
+# The data are those of the shared folder (ELMOKIT_SHARED). JOBS recipes run at a time (default 2), a thread each.
+# Without --vectors, word vectors begin random; recipes/word_vectors.py makes some. PAGE: another copy of the page, for
+# results of --quick, which do not belong into the documentation.
+set -euo pipefail
+work=${1:?usage: run-all.sh WORK [OPTION...]}
+shift
+here=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-python}
+results=${RESULTS:-$here/results}
+export OMP_NUM_THREADS=1
+
+run() { # arguments of bash: recipes, each with its data set, one a line on standard input
+  # shellcheck disable=SC2016 (the inner shell expands these)
+  tr '\n' '\0' | xargs -0 -P "${JOBS:-2}" -I RECIPE \
+    bash -c '"$0" "$1"/$2 --work "$3" --results "$4" "${@:5}"' "$python" "$here" RECIPE "$work" "$results" "$@"
+}
+printf '%s\n' question_answering.py parts_of_speech.py ner.py chunking.py entailment.py documents.py stored_vectors.py \
+  "classification.py "{trec,sst-5,sst-2,mr,subj,sms,hate} | run "$@"
+printf '%s\n' robustness.py sample_efficiency.py | run "$@" # these take what the others have computed already
+"$python" "$here/what_elmo_adds.py" --results "$results" ${PAGE:+--page "$PAGE"}
