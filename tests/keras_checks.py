@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from checkpoints import SPECIALS, make_word_checkpoint
+from checkpoints import SPECIALS, make_lexicon_checkpoint, make_word_checkpoint
 from conftest import make_checkpoint, make_config
-from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, network_shapes, write_native
-from elmokit.config import WordEmbed
+from elmokit.checkpoint import Lstm, write_native
 from elmokit.errors import MismatchError
 from elmokit.keras import ElmoEmbedding, ElmoOutputs
 from elmokit.model import Elmo
@@ -25,6 +24,7 @@ on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="strings in a
 SENTENCES = [["The", "cat", "sat", "."], [], ["naïve", "<S>", "x" * 60, "</S>", "日本語", "ß"], ["one"]]
 STRINGS = np.array([" ".join(sentence) for sentence in SENTENCES], object)
 LSTM = Lstm(projection_dim=4, dim=10, n_layers=2, cell_clip=3.0, proj_clip=3.0, use_skip_connections=True)
+WORDS = (*SPECIALS, "The", "cat", "one")
 
 
 def with_mix(checkpoint, weights=(0.7, -0.4, 0.2), gamma=1.3):
@@ -32,36 +32,15 @@ def with_mix(checkpoint, weights=(0.7, -0.4, 0.2), gamma=1.3):
     return replace(checkpoint, arrays={**checkpoint.arrays, **mix})
 
 
-def make_both(*, joined=False, table=True):
-    """A model that spells in code points, with a table of words or without."""
-    characters = ("<bow>", "<eow>", *SPECIALS, *"Thecatson", "日", "<pad>")
-    cnn = CharCNN(
-        embedding=Embedding(dim=3),
-        filters=[(1, 4), (2, 5)],
-        activation="relu",
-        n_highway=1,
-        spelling="code points",
-        n_characters=len(characters),
-        max_characters_per_token=12,
-    )
-    lstm = LSTM.model_copy(update={"joined": joined, "use_skip_connections": not joined})
-    config = Config(lstm=lstm, char_cnn=cnn, word_embed=WordEmbed(dim=6) if table else None, always_project=True)
-    words = (*SPECIALS, "The", "cat", "one")
-    shapes = network_shapes(config) | ({"embedding": (len(words), 6)} if table else {})
-    generator = np.random.default_rng(3)
-    arrays = {name: generator.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
-    return Checkpoint(config, arrays, words if table else None, characters=characters)
-
-
 MODELS = {
     "usual": make_checkpoint(),
     "three layers, no highway": make_checkpoint(make_config(n_layers=3, n_highway=0, skip=False, cell_clip=None)),
     "clips at work, tanh": make_checkpoint(make_config(cell_clip=0.1, proj_clip=0.05, activation="tanh")),
     "one layer, no projection": make_checkpoint(make_config(n_layers=1, dim=4, n_highway=2, max_characters=50)),
-    "a table of words": make_word_checkpoint(LSTM, (*SPECIALS, "The", "cat", "one", "日本語")),
-    "a lexicon of characters": make_both(table=False),
-    "words and characters": make_both(),
-    "joined layers": make_both(joined=True),
+    "a table of words": make_word_checkpoint(LSTM, WORDS),
+    "a lexicon of characters": make_lexicon_checkpoint(LSTM, WORDS, table=False),
+    "words and characters": make_lexicon_checkpoint(LSTM, WORDS),
+    "joined layers": make_lexicon_checkpoint(LSTM, WORDS, joined=True),
 }
 
 

@@ -77,16 +77,16 @@ class BiLM(keras.layers.Layer):
     def _from_characters(self, cnn: CharCNN, ids_NC: Tensor, present_N1: Tensor) -> Tensor:
         x_NCE = ops.take(self.weight["char_embed"], ids_NC, axis=0)
         x_NCE = x_NCE * ops.cast(ops.expand_dims(present_N1, -1), x_NCE.dtype)
-        maxima = [ops.max(self._convolved(x_NCE, i), axis=1) for i in range(len(cnn.filters))]
-        x = ops.relu(ops.concatenate(maxima, -1)) if cnn.activation == "relu" else ops.tanh(ops.concatenate(maxima, -1))
+        x = ops.concatenate([self._window_maxima(x_NCE, f"cnn.{i}") for i in range(len(cnn.filters))], axis=-1)
+        x = ops.relu(x) if cnn.activation == "relu" else ops.tanh(x)
         for k in range(cnn.n_highway):
             gate = ops.sigmoid(self._affine(x, f"highway.{k}.carry"))
             x = gate * ops.relu(self._affine(x, f"highway.{k}.transform")) + (1 - gate) * x
         return x
 
-    def _convolved(self, x_NCE: Tensor, i: int) -> Tensor:
-        kernel, bias = self.weight[f"cnn.{i}.weight"], self.weight[f"cnn.{i}.bias"]
-        return ops.conv(x_NCE, kernel, padding="valid", data_format="channels_last") + bias
+    def _window_maxima(self, x_NCE: Tensor, name: str) -> Tensor:
+        windows = ops.conv(x_NCE, self.weight[f"{name}.weight"], padding="valid", data_format="channels_last")
+        return ops.max(windows, axis=1) + self.weight[f"{name}.bias"]
 
     def _affine(self, x: Tensor, name: str) -> Tensor:
         return ops.matmul(x, self.weight[f"{name}.weight"]) + self.weight[f"{name}.bias"]
