@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from elmokit import formats
-from elmokit.checkpoint import Checkpoint, Config, network_shapes
+from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, network_shapes
+from elmokit.config import WordEmbed
 from elmokit.errors import FormatError
 from elmokit.formats import allennlp
 
@@ -51,6 +52,26 @@ def make_word_checkpoint(lstm, words):
     generator = np.random.default_rng(len(words))
     arrays = {name: generator.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
     return Checkpoint(config, arrays, tuple(words))
+
+
+def make_lexicon_checkpoint(lstm, words, *, table=True, joined=False):
+    """A model that spells in code points, with or without a table of words, as ELMoForManyLangs has them."""
+    characters = ("<bow>", "<eow>", *SPECIALS, *"Thecatson", "日", "<pad>")
+    cnn = CharCNN(
+        embedding=Embedding(dim=3),
+        filters=[(1, 4), (2, 5)],
+        activation="relu",
+        n_highway=1,
+        spelling="code points",
+        n_characters=len(characters),
+        max_characters_per_token=12,
+    )
+    lstm = lstm.model_copy(update={"joined": joined, "use_skip_connections": not joined})
+    config = Config(lstm=lstm, char_cnn=cnn, word_embed=WordEmbed(dim=6) if table else None, always_project=True)
+    shapes = network_shapes(config) | ({"embedding": (len(words), 6)} if table else {})
+    generator = np.random.default_rng(3)
+    arrays = {name: generator.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
+    return Checkpoint(config, arrays, words if table else None, characters=characters)
 
 
 def read_datasets(path):

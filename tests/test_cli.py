@@ -349,7 +349,7 @@ def test_force_replaces(done, here, model):
         (["embed", "text.txt", "out.npz", "--batch-size", "x"], "--batch-size"),
         (["embed", "text.txt", "out.npz", "--warm-up", "text.txt"], "only --state warm starts from it"),
         (["embed", "text.txt", "out.npz", "--no-such-option"], "--no-such-option"),
-        (["convert", "model", "target", "--to", "allennlp", "--dtype", "float16"], "float32 only"),
+        (["convert", "model", "target", "--to", "allennlp", "--dtype", "float16"], "only our own format"),
         (["convert", "model", "target", "--to", "onnx"], "--to"),
         (["train", "--out", "folder"], "name at least one text"),
         (["nonsense"], "nonsense"),

@@ -37,12 +37,12 @@ def info(
 
 def convert(
     source: Annotated[str, Argument(metavar="SRC", help=MODEL)],
-    target: Annotated[Path, Argument(metavar="DST", help="folder to write; our own format: also a file, NAME.zip")],
+    target: Annotated[Path, Argument(metavar="DST", help="folder to write, or a file: NAME.zip, our own format; NAME.onnx")],
     to: Annotated[
         Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs"],
         Option(
-            help="elmokit: config.json + model.safetensors; allennlp: options.json + weights.hdf5, for AllenNLP and "
-            "bilm-tf; bilm-tf: its TensorFlow checkpoint; elmoformanylangs: for that package"
+            help="of a folder: elmokit: config.json + model.safetensors; allennlp: options.json + weights.hdf5, for "
+            "AllenNLP and bilm-tf; bilm-tf: its TensorFlow checkpoint; elmoformanylangs: for that package"
         ),
     ] = "elmokit",
     dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file (elmokit only)")] = "float32",
@@ -55,20 +55,22 @@ def convert(
     ] = None,
 ) -> None:
     """Translate a model into another format, saying first what the target cannot hold."""
-    if to != "elmokit" and dtype != "float32":
-        raise typer.BadParameter("the older tools read float32 only", param_hint="--dtype")
+    if to != "elmokit" and target.suffix in (".zip", ".onnx"):
+        raise typer.BadParameter("--to is for folders; leave it out to write a file", param_hint="DST")
+    form: Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs", "onnx"]
+    form = "onnx" if target.suffix == ".onnx" else to
+    if form != "elmokit" and dtype != "float32":
+        raise typer.BadParameter("only our own format is written in float16", param_hint="--dtype")
     from elmokit import formats
 
     found = read_model(source, weights=weights, softmax=softmax, vocabulary=vocabulary)
-    if to != "elmokit" and target.suffix == ".zip":
-        raise typer.BadParameter("only our own format is written as one file; name a folder", param_hint="DST")
     before = found
     if cache_words:
         found = _with_cached_words(found, cache_words)
-    lost = list(dict.fromkeys([*formats.lost_in(found, to), *_dropped(before, found)]))
+    lost = list(dict.fromkeys([*formats.lost_in(found, form), *_dropped(before, found)]))
     if lost:
         notice(f"not part of the target, left out: {', '.join(lost)}")
-    formats.write(found, target, to=to, dtype=dtype)
+    formats.write(found, target, to=form, dtype=dtype)
 
 
 def models(

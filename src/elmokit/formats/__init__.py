@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -26,7 +27,7 @@ from elmokit.formats.files import Files, by_folder, one_place, open_files
 
 # Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
 _FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
-Target = Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs"]
+Target = Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs", "onnx"]
 _FOREIGN: dict[Target, ModuleType] = {"allennlp": allennlp, "bilm-tf": bilm_tf, "elmoformanylangs": manylangs}
 Dtype = Literal["float32", "float16"]
 BUNDLED = Path(__file__).parents[1] / "models" / "en"
@@ -91,11 +92,15 @@ def _recognised(files: Files) -> ModuleType | None:
 
 def lost_in(checkpoint: Checkpoint, to: Target) -> list[str]:
     """Name what the model holds and the target format cannot."""
-    return [] if to == "elmokit" else list(_FOREIGN[to].lost_in(checkpoint))
+    return [] if to == "elmokit" else list(_foreign(to).lost_in(checkpoint))
+
+
+def _foreign(to: Target) -> ModuleType:
+    return import_module("elmokit.formats.onnx") if to == "onnx" else _FOREIGN[to]  # the one needs an extra
 
 
 def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit", dtype: Dtype = "float32") -> None:
-    """Write a model where nothing is yet: a folder, or in our own format also one file whose name ends in .zip.
+    """Write a model where nothing is yet: a folder; in our own format also one file, NAME.zip; for ONNX NAME.onnx.
 
     Raises `OutputError` where something is in the way or cannot be written, `MismatchError` for a model that the target
     cannot hold.
@@ -104,9 +109,14 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
     if target.exists() and (not target.is_dir() or any(path.name != _SCRATCH for path in target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder; choose another place")
     if to != "elmokit" and target.suffix == ".zip":
-        raise MismatchError(f"{target}: only our own format is written as one file; name a folder")
+        raise MismatchError(f"{target}: only our own format is written as a zip; name a folder")
+    if (to == "onnx") != (target.suffix == ".onnx"):
+        raise MismatchError(f"{target}: ONNX, and nothing else, is written to a file whose name ends in .onnx")
     if to != "elmokit" and dtype != "float32":
-        raise MismatchError("the older tools read float32 only; leave the dtype out, or write our own format")
+        raise MismatchError("only our own format is written in float16; leave the dtype out, or write that one")
+    if to == "onnx":
+        _foreign(to).write_file(checkpoint, target)
+        return
     if target.suffix == ".zip":
         native.write_file(checkpoint, target, dtype=dtype)
         return
