@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -198,3 +199,20 @@ def test_torch_is_not_loaded_before_it_is_needed(program):
 @pytest.mark.skipif("PYTHONPATH" in os.environ, reason="PYTHONPATH names the copy of the package that is tested")
 def test_the_installed_package_is_what_is_tested():
     assert "site-packages" in PACKAGE.parts
+
+
+@pytest.mark.parametrize(
+    ("leaf", "package", "extra"),
+    [
+        ("sklearn", "sklearn", "sklearn"),
+        ("sentence_transformers", "sentence_transformers", "sentence-transformers"),
+        ("spacy", "spacy", "spacy"),
+    ],
+)
+def test_a_missing_framework_is_an_error_that_names_the_command(monkeypatch, leaf, package, extra):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"elmokit.{leaf}", raising=False)
+    with pytest.raises(elmokit.MissingExtra, match=rf"pip install 'elmokit\[{extra}\]'"):
+        importlib.import_module(f"elmokit.{leaf}")
