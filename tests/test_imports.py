@@ -26,6 +26,7 @@ LEAVES = {
     "train": SPINE,
     "lm": SPINE,
     "compat": [*SPINE, "sinks", "job", "lm"],
+    "keras": TIER_0,  # no torch
 }
 EVERYTHING = [*SPINE, *LEAVES, "cli"]
 MAY_IMPORT = {
@@ -39,6 +40,8 @@ MAY_IMPORT = {
 OWNERS = {
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
+    "keras": {"keras"},
+    "onnx": {"formats"},
     "pydantic": {"config"},
     "torch": {
         "formats",
@@ -59,6 +62,7 @@ OWNERS = {
     "pyarrow": {"sinks", "reading"},
     "ray": {"ray_job"},
     "syntok": {"reading"},
+    "tensorflow": {"keras"},
     "tqdm": {"cli", "download", "job", "ray_job", "train"},
     "typer": {"cli"},
 }
