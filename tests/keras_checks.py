@@ -15,9 +15,6 @@ from elmokit.errors import MismatchError
 from elmokit.keras import ElmoEmbedding, ElmoOutputs
 from elmokit.model import Elmo
 
-# Keras' own, with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 BACKEND = keras.backend.backend()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="strings in a model need Keras on TensorFlow")
 
@@ -318,7 +315,7 @@ def test_a_model_with_a_lexicon_takes_no_strings():
 def test_a_saved_model_of_tensorflow_has_both_endpoints(tmp_path):
     import tensorflow as tf
 
-    from elmokit.keras.strings import export
+    from elmokit.keras.saved_model import export
 
     layer = ElmoOutputs(MODELS["usual"])
     expected = numbers(layer(layer.prepare(SENTENCES)))

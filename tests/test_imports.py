@@ -33,6 +33,7 @@ LEAVES = {
     "spacy": SPINE,
     "similar": SPINE,
     "compat": [*SPINE, "sinks", "job", "lm"],
+    "keras": TIER_0,  # no torch
 }
 EVERYTHING = [*SPINE, *LEAVES, "cli"]
 MAY_IMPORT = {
@@ -46,6 +47,8 @@ MAY_IMPORT = {
 OWNERS = {
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
+    "keras": {"keras"},
+    "onnx": {"formats"},
     "pydantic": {"config"},
     "torch": {
         "formats",
@@ -71,6 +74,7 @@ OWNERS = {
     "pyarrow": {"sinks", "reading"},
     "ray": {"ray_job"},
     "syntok": {"reading"},
+    "tensorflow": {"keras"},
     "tqdm": {"cli", "download", "job", "ray_job", "train"},
     "typer": {"cli"},
 }

@@ -116,7 +116,7 @@ def test_a_file_says_how_to_spell():
 def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     found = MODELS["usual"]
     for target, to in (("model.onnx", "elmokit"), ("folder", "onnx")):
-        with pytest.raises(MismatchError, match="name ends in .onnx"):
+        with pytest.raises(MismatchError, match=r"name ends in \.onnx"):
             formats.write(found, tmp_path / target, to=to)
     with pytest.raises(MismatchError, match="float16"):
         formats.write(found, tmp_path / "model.onnx", to="onnx", dtype="float16")

@@ -37,7 +37,9 @@ def info(
 
 def convert(
     source: Annotated[str, Argument(metavar="SRC", help=MODEL)],
-    target: Annotated[Path, Argument(metavar="DST", help="folder to write, or a file: NAME.zip, our own format; NAME.onnx")],
+    target: Annotated[
+        Path, Argument(metavar="DST", help="folder to write, or a file: NAME.zip, our own format; NAME.onnx")
+    ],
     to: Annotated[
         Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs"],
         Option(

@@ -159,7 +159,11 @@ class _Network(_Graph):
         """Add the vectors without context, (N, P): a word's row of the table, then what its characters give."""
         config, parts = self.config, []
         if config.word_dim:
-            parts.append(self.op("Gather", self._array("embedding"), self.op("Gather", ids_NC, self.constant(np.array(0)), axis=1)))
+            parts.append(
+                self.op(
+                    "Gather", self._array("embedding"), self.op("Gather", ids_NC, self.constant(np.array(0)), axis=1)
+                )
+            )
         if config.char_cnn:
             first = 1 if config.word_dim else 0
             chars_NC = self.op("Slice", ids_NC, self.ints(first), self.ints(_END), self.ints(1))

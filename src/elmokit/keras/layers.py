@@ -167,7 +167,7 @@ class ElmoOutputs(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="elmokit")
 class ElmoEmbedding(ElmoOutputs):
-    """One output of ELMo, by default `default` (B, D), as calls of TF-Hub's module gave it; "elmo" has vectors of words.
+    """One output of ELMo, by default `default` (B, D), as TF-Hub's module gave it; "elmo" has vectors of words.
 
     Inputs, outputs and the other arguments are those of `ElmoOutputs`.
     """
@@ -183,9 +183,7 @@ class ElmoEmbedding(ElmoOutputs):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(
-            model, signature=signature, fine_tune=fine_tune, trainable=trainable, name=name, dtype=dtype
-        )
+        super().__init__(model, signature=signature, fine_tune=fine_tune, trainable=trainable, name=name, dtype=dtype)
         if output not in self.output_names:
             raise MismatchError(f"output: expected one of {', '.join(self.output_names)}, found {output!r}")
         self.output_name = output
