@@ -2,7 +2,7 @@
 written in Triton.
 
 Cells are computed in float32 whatever the type of the products. The backward kernel computes the gates anew from what
-went into them, which takes less time than reading them would, and half the memory or less.
+went into them, so that only this is kept: 8 bytes a cell where products are bfloat16.
 """
 
 from __future__ import annotations
