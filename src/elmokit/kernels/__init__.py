@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from elmokit.kernels.batched_gradient import lstmp_batched_gradient
+from elmokit.kernels import cells
+from elmokit.kernels.batched_gradient import Cells, lstmp_batched_gradient
 from elmokit.kernels.convolution import window_maxima as window_maxima
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import Weights as Weights
@@ -33,14 +33,30 @@ def lstmp(
         if weight is not None:
             forget_packed(weight)
     device = x_TZBI.device.type
-    learns = torch.is_grad_enabled() or torch.is_autocast_enabled(device)  # those for embedding know no autocast
-    kernel = lstmp_batched_gradient if learns else _for_embedding(device)
-    return kernel(weights, x_TZBI, h_ZBP, c_ZBD, rows)
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(device):  # those for embedding know no autocast
+        for_training = cells_for_training(device, c_ZBD.dtype)
+        return lstmp_batched_gradient(weights, x_TZBI, h_ZBP, c_ZBD, rows, cells=for_training)
+    return _for_embedding(device)(weights, x_TZBI, h_ZBP, c_ZBD, rows)
+
+
+def cells_for_training(device: str, dtype: torch.dtype) -> Cells:
+    """Return what `lstmp_batched_gradient` computes cells of this type with: fused kernels compute in float32 alone."""
+    if dtype == torch.float32 and _has_triton(device):
+        from elmokit.kernels import fused_cells  # only here: it is there with CUDA alone
+
+        return fused_cells
+    return cells
 
 
 def _for_embedding(device: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     if device == "cpu":
         return lstmp_in_place
-    if device == "cuda" and find_spec("triton"):
-        return import_module("elmokit.kernels.fused").lstmp_fused  # only here: it is there with CUDA alone
+    if _has_triton(device):
+        from elmokit.kernels.fused import lstmp_fused
+
+        return lstmp_fused
     return lstmp_plain
+
+
+def _has_triton(device: str) -> bool:
+    return device == "cuda" and find_spec("triton") is not None

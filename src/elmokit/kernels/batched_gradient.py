@@ -1,7 +1,8 @@
 """The recurrence for training: the gradients of the weights, summed over time, as one product each.
 
 Automatic differentiation of the plain loop adds one small product a step to each weight's gradient; here the steps'
-factors are kept and multiplied once. Same values, fewer and larger products.
+factors are kept and multiplied once. Same values, fewer and larger products. What stands between the products depends
+on the device: `cells` or `fused_cells`.
 
 Products are computed in the type of the gates, which is bfloat16 under autocast; all else, the cells above all, stays
 in float32.
@@ -11,25 +12,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from elmokit.kernels.plain import Weights, tanh
+from elmokit.kernels.cells import inside
+from elmokit.kernels.plain import Weights
 from elmokit.kernels.product import in_product_type, multiply, products
 
 
+class Cells(Protocol):
+    """What the modules `cells`, which describes it, and `fused_cells` hold."""
+
+    def forward_steps(
+        self, c: Tensor, m: Tensor, cell_clip: float | None
+    ) -> tuple[Callable[[int, Sequence[Tensor]], None], tuple[Tensor, ...]]: ...
+
+    def backward_steps(
+        self, kept: Sequence[Tensor], c: Tensor, dgates: Tensor, cell_clip: float | None
+    ) -> Callable[[int, Tensor, Tensor], None]: ...
+
+
 def lstmp_batched_gradient(
-    weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
+    weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int], *, cells: Cells
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer; arguments and results as `kernels.lstmp`.
 
     Rows that have ended are computed on, which leaves the others as they are: it keeps every step one block of memory.
+
+    cells: what computes gates and cells, the module `cells` or `fused_cells`.
     """
     ends = _ends(rows, x_TZBI.shape[2])
     x_TZBI, *arrays = in_product_type(x_TZBI, weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP, h_ZBP)
-    y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip, ends)
+    y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip, ends, cells)
     h_last = [(y_TZBP[t - 1] if t else h_ZBP)[:, first:end] for t, first, end in ends]
     return y_TZBP, torch.cat(h_last, dim=1), c_last
 
@@ -60,29 +76,20 @@ class _Lstmp(torch.autograd.Function):
         cell_clip: float | None,
         proj_clip: float | None,
         ends: list[_End],
+        cells: Cells,
     ) -> tuple[Tensor, Tensor]:
         (T, Z, B, I), P, D = x_TZBI.shape, h_ZBP.shape[-1], c_ZBD.shape[-1]  # noqa: E741
         xh = x_TZBI.new_empty(Z, T + 1, B, I + P)
         xh[:, :T, :, :I], xh[:, 0, :, I:] = x_TZBI.transpose(0, 1), h_ZBP
-        activated, c = c_ZBD.new_empty(T, Z, B, 4 * D), c_ZBD.new_empty(T + 1, Z, B, D)
-        m, tanh_c = x_TZBI.new_empty(Z, T, B, D), c_ZBD.new_empty(T, Z, B, D)
+        c, m = c_ZBD.new_empty(T + 1, Z, B, D), x_TZBI.new_empty(Z, T, B, D)
         c[0] = c_ZBD
         gates, project = _times(kernel, bias), None if projection is None else _times(projection)
+        update, kept = cells.forward_steps(c, m, cell_clip)
         h_steps, h_parts = xh[..., I:].unbind(1), _parts(xh[..., I:].transpose(0, 1))
         m_steps, m_parts = m.unbind(1), _parts(m.transpose(0, 1))
-        xh_parts, activated_parts = _parts(xh.transpose(0, 1)), _parts(activated)
-        i, j, f, o = (gate.unbind(0) for gate in activated.chunk(4, dim=-1))
-        c_steps = c.unbind(0)
-        for t, (sums, tanh_step) in enumerate(zip(activated.unbind(0), tanh_c.unbind(0), strict=True)):
-            for z in range(Z):
-                activated_parts[t][z].copy_(gates[z](xh_parts[t][z]))
-            j[t].mul_(2)
-            sums.sigmoid_()
-            j[t].mul_(2).sub_(1)  # its tanh, as in `tanh`: one sigmoid serves all four
-            torch.mul(f[t], c_steps[t], out=c_steps[t + 1]).addcmul_(i[t], j[t])
-            if cell_clip is not None:
-                c_steps[t + 1].clamp_(-cell_clip, cell_clip)
-            torch.mul(o[t], tanh(c_steps[t + 1], out=tanh_step), out=m_steps[t])
+        xh_parts = _parts(xh.transpose(0, 1))
+        for t in range(T):
+            update(t, [gates[z](xh_parts[t][z]) for z in range(Z)])
             if project is None:
                 h_steps[t + 1].copy_(m_steps[t])
                 continue
@@ -90,39 +97,35 @@ class _Lstmp(torch.autograd.Function):
                 h_parts[t + 1][z].copy_(project[z](m_parts[t][z]))
             if proj_clip is not None:
                 h_steps[t + 1].clamp_(-proj_clip, proj_clip)
-        ctx.save_for_backward(activated, kernel, projection, xh, c, m, tanh_c)
-        ctx.clips, ctx.ends = (cell_clip, None if projection is None else proj_clip), ends
-        c_last = torch.cat([c_steps[t][:, first:end] for t, first, end in ends], dim=1)
+        ctx.save_for_backward(kernel, projection, xh, c, m, *kept)
+        ctx.clips, ctx.ends, ctx.cells = (cell_clip, None if projection is None else proj_clip), ends, cells
+        c_last = torch.cat([c[t, :, first:end] for t, first, end in ends], dim=1)
         return xh[:, 1:, :, I:].transpose(0, 1).to(c.dtype, copy=True), c_last
 
     @staticmethod
     def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:
-        activated, kernel, projection, xh, c, m, tanh_c = ctx.saved_tensors
+        kernel, projection, xh, c, m, *kept = ctx.saved_tensors
         cell_clip, proj_clip = ctx.clips
-        (T, Z, B, P), G = dy_TZBP.shape, activated.shape[-1]
+        (T, Z, B, P), D = dy_TZBP.shape, c.shape[-1]
         I = xh.shape[-1] - P  # noqa: E741
-        slopes, do_slope, dc_slope, kept = (a.unbind(0) for a in _slopes(activated, c, tanh_c, cell_clip))
-        inside = None if proj_clip is None else _inside(xh[:, 1:, :, I:], proj_clip)  # a clipped value does not move
-        dgates, dprojected = xh.new_empty(Z, T, B, G), xh.new_empty(Z, T, B, P)
+        unclipped = None if proj_clip is None else inside(xh[:, 1:, :, I:], proj_clip)
+        dgates, dprojected = xh.new_empty(Z, T, B, 4 * D), xh.new_empty(Z, T, B, P)
         dgates_parts, dprojected_parts = _parts(dgates.transpose(0, 1)), _parts(dprojected.transpose(0, 1))
-        dgates_steps, dprojected_steps = dgates.unflatten(-1, (4, G // 4)).unbind(1), dprojected.unbind(1)
-        dy_steps = dy_TZBP.unbind(0)
+        dy_steps, dprojected_steps = dy_TZBP.unbind(0), dprojected.unbind(1)
         back, back_projection = _times(kernel[:, I:].mT), None if projection is None else _times(projection.mT)
-        dh, dc = torch.zeros_like(dprojected_steps[0]), torch.zeros_like(dc_last)
+        update = ctx.cells.backward_steps(kept, c, dgates, cell_clip)
+        dh, dc = torch.zeros_like(dprojected_steps[0]), c.new_zeros(Z, B, D)
         ending = {t: slice(first, end) for t, first, end in ctx.ends}
         for t in reversed(range(T)):
             if t + 1 in ending:
                 dc[:, ending[t + 1]] += dc_last[:, ending[t + 1]]
             torch.add(dy_steps[t], dh, out=dprojected_steps[t])
-            if inside is not None:
-                dprojected_steps[t].mul_(inside[:, t])
+            if unclipped is not None:
+                dprojected_steps[t].mul_(unclipped[:, t])
             dm = dprojected_steps[t]
             if back_projection is not None:
                 dm = torch.stack([back_projection[z](dprojected_parts[t][z]) for z in range(Z)])
-            dc.addcmul_(dm, dc_slope[t])
-            torch.mul(dc.unsqueeze(-2), slopes[t], out=dgates_steps[t][..., :3, :])
-            torch.mul(dm, do_slope[t], out=dgates_steps[t][..., 3, :])
-            dc.mul_(kept[t])
+            update(t, dm, dc)
             dh = torch.stack([back[z](dgates_parts[t][z]) for z in range(Z)])
         if 0 in ending:
             dc[:, ending[0]] += dc_last[:, ending[0]]
@@ -130,7 +133,7 @@ class _Lstmp(torch.autograd.Function):
         dx = products(dgates_ZNG, kernel[:, :I].mT).view(Z, T, B, I).transpose(0, 1)
         dkernel, dbias = products(xh_ZNK.mT, dgates_ZNG), dgates_ZNG.sum(1)
         dprojection = None if projection is None else products(m.flatten(1, 2).mT, dprojected.flatten(1, 2))
-        return dx, dkernel, dbias, dprojection, dh, dc, None, None, None
+        return dx, dkernel, dbias, dprojection, dh, dc, None, None, None, None
 
 
 def _times(weight_ZIO: Tensor, bias_ZO: Tensor | None = None) -> list[Callable[[Tensor], Tensor]]:
@@ -142,32 +145,3 @@ def _times(weight_ZIO: Tensor, bias_ZO: Tensor | None = None) -> list[Callable[[
 def _parts(x_TZBW: Tensor) -> list[tuple[Tensor, ...]]:
     """Return views of each step and direction."""
     return [step.unbind(0) for step in x_TZBW.unbind(0)]
-
-
-def _inside(x: Tensor, clip: float) -> Tensor | None:
-    """Return where x was not clipped; None where nothing was."""
-    size = x.abs()
-    return None if size.amax() < clip else (size < clip).to(x.dtype)
-
-
-def _slopes(activated: Tensor, c: Tensor, tanh_c: Tensor, cell_clip: float | None) -> tuple[Tensor, ...]:
-    """Return all factors of the backward loop, computed for every step at once.
-
-    What dc is multiplied with to give the gradients of the gates i, j and f, (T, Z, B, 3, D); what dm is, for those of
-    o, and for what is added to dc; the share of dc that goes on to the step before. The clip is in them: a clipped cell
-    does not move with what was clipped.
-    """
-    i, j, f, o = activated.chunk(4, dim=-1)
-    inside = None if cell_clip is None else _inside(c[1:], cell_clip)
-    slopes = activated.new_empty(*i.shape[:-1], 3, i.shape[-1])
-    of_i, of_j, of_f = slopes.unbind(-2)
-    torch.addcmul(i, i, i, value=-1, out=of_i).mul_(j)
-    torch.addcmul(j.new_ones(()), j, j, value=-1, out=of_j).mul_(i)
-    torch.addcmul(f, f, f, value=-1, out=of_f).mul_(c[:-1])
-    kept = f
-    if inside is not None:
-        slopes.mul_(inside.unsqueeze(-2))
-        kept = f * inside
-    dc_slope = torch.addcmul(o, o * tanh_c, tanh_c, value=-1)
-    do_slope = torch.addcmul(o, o, o, value=-1).mul_(tanh_c)
-    return slopes, do_slope, dc_slope, kept

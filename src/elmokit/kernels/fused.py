@@ -1,7 +1,7 @@
-"""The recurrence for embedding on a GPU: two products and one fused kernel a step, written in Triton.
+"""The recurrence for embedding on a GPU: two products and one fused kernel a step.
 
-The kernel does all that stands between the two products of a step: gates, cells, clip. Rows that ended are computed
-on with the others, so that every step has the same shape; their last state is kept where they end.
+Rows that ended are computed on with the others, so that every step has the same shape; their last state is kept where
+they end.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from elmokit.kernels.fused_cells import cells
 from elmokit.kernels.plain import Weights
 
 # Values of gates of the input that are computed in one product.
 _VALUES_TOGETHER = 1 << 28
-_BLOCK = 1024
 
 
 def lstmp_fused(
@@ -43,31 +41,3 @@ def lstmp_fused(
         ended = slice(rows[t + 1] if t + 1 < T else 0, left)
         h_last[:, ended], c_last[:, ended] = h[:, ended], c[:, ended]
     return y_TZBP, h_last, c_last
-
-
-def cells(sums_ZBG: Tensor, c_ZBD: Tensor, cell_clip: float | None) -> Tensor:
-    """Update the cells in place; return what they give to the projection, (Z, B, D), in the type of the sums.
-
-    sums_ZBG: gates before their activation, in the order i, j, f, o, without gaps; c_ZBD: likewise without gaps.
-    """
-    m_ZBD = torch.empty_like(c_ZBD, dtype=sums_ZBG.dtype)
-    n, D = c_ZBD.numel(), c_ZBD.shape[-1]
-    grid = (triton.cdiv(n, _BLOCK),)
-    _cells[grid](sums_ZBG, c_ZBD, m_ZBD, D, n, cell_clip or 0.0, CLIPS=cell_clip is not None, BLOCK=_BLOCK)
-    return m_ZBD
-
-
-@triton.jit  # type: ignore[untyped-decorator]  # triton carries no types
-def _cells(sums, c, m, D, n, clip, CLIPS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < n
-    gate = sums + (place // D) * 4 * D + place % D
-    i = tl.sigmoid(tl.load(gate, mask=inside).to(tl.float32))
-    j = 2 * tl.sigmoid(2 * tl.load(gate + D, mask=inside).to(tl.float32)) - 1
-    f = tl.sigmoid(tl.load(gate + 2 * D, mask=inside).to(tl.float32))
-    o = tl.sigmoid(tl.load(gate + 3 * D, mask=inside).to(tl.float32))
-    cell = f * tl.load(c + place, mask=inside) + i * j
-    if CLIPS:
-        cell = tl.minimum(tl.maximum(cell, -clip), clip)
-    tl.store(c + place, cell, mask=inside)
-    tl.store(m + place, (o * (2 * tl.sigmoid(2 * cell) - 1)).to(m.dtype.element_ty), mask=inside)

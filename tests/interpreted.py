@@ -1,0 +1,152 @@
+"""What is checked of the GPU kernels in a process of its own, in which Triton interprets or compiles them."""
+
+from functools import partial
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elmokit.kernels import cells, cells_for_training, fused_cells
+from elmokit.kernels.batched_gradient import lstmp_batched_gradient
+from elmokit.kernels.fused import lstmp_fused
+from elmokit.kernels.plain import lstmp_plain
+from test_network import layer_inputs, run_kernel
+
+CLIPS = [(None, None), (0.3, 0.2)]
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def close(found, right, dtype):
+    """Assert that the error is small as a share of the whole."""
+    error = (found.float() - right.float()).norm() / right.float().norm()
+    assert error < {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype], (dtype, error)
+
+
+def embedding():
+    for B, rows in ((3, [3, 3, 2, 1]), (20, [20, 13, 12, 4, 4]), (1, [1, 1])):
+        for projected in (True, False):
+            for clips in CLIPS:
+                for dtype in DTYPES:
+                    embedded(B, rows, projected, clips, dtype)
+    sums, c = torch.randn(2, 3, 4 * 700), torch.randn(2, 3, 700)  # more than one block, the last one not full
+    i, j, f, o = sums.chunk(4, -1)
+    expected = (torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(j)).clamp(-1, 1)
+    m = fused_cells.cells(sums, c, 1.0)
+    torch.testing.assert_close(c, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(m, torch.sigmoid(o) * torch.tanh(expected), atol=1e-6, rtol=0)
+
+
+def embedded(B, rows, projected, clips, dtype):
+    values = layer_inputs(T=len(rows), B=B, projected=projected, dtype=dtype)
+    values[1] *= 0.4  # so that the gates are about as large as those of trained models
+    values[-1] = values[-1].float()
+    kept = [value if value is None else value.clone() for value in values]
+    found = run_kernel(lstmp_fused, values, rows, clips)
+    exact = [value if value is None else value.float() for value in values]
+    right = run_kernel(lstmp_plain, exact, rows, clips)
+    for t, left in enumerate(rows):
+        close(found[0][t, :, :left], right[0][t, :, :left], dtype)
+    for last, right_last in zip(found[1:], right[1:], strict=True):
+        close(last, right_last, dtype)
+    assert all(a is None or torch.equal(a, b) for a, b in zip(kept, values, strict=True))
+
+
+def training():
+    assert cells_for_training("cuda", torch.float32) is fused_cells
+    assert cells_for_training("cuda", torch.float64) is cells_for_training("cpu", torch.float32) is cells
+    fused_steps_are_those_of_torch()
+    fused_gradients_are_those_of_the_plain_loop()
+    # A rounding to bfloat16 may move a cell over its clip, and then its gradient is another one altogether, in the
+    # plain loop too; with these values none does. The interpreter cuts bits off where a GPU rounds, so errors double.
+    for T, B, D in ((4, 3, 5), (3, 20, 70)):
+        for projected in (True, False):
+            for clips in CLIPS:
+                same_gradients([B] * T, D, projected, clips, torch.bfloat16)
+    what_is_not_a_number_stays_so_and_the_clip_itself_does_not_move()
+
+
+sizes = st.tuples(st.integers(1, 4), st.integers(1, 40), st.integers(1, 60))  # B D: up to three blocks
+
+
+@given(sizes, st.sampled_from([None, 0.3, 1.0]), st.sampled_from(DTYPES))
+@settings(deadline=None, max_examples=25, derandomize=True)
+def fused_steps_are_those_of_torch(sizes, clip, dtype):
+    T, B, D = sizes
+    generator = torch.Generator().manual_seed(T + B + D)
+    sums = torch.randn(T, 2, B, 4 * D, generator=generator).to(dtype)
+    dm, c_0 = torch.randn(2, T, B, D, generator=generator).to(dtype), torch.randn(2, B, D, generator=generator)
+    for found, right in zip(*(steps(way, sums, c_0, dm, clip) for way in (fused_cells, cells)), strict=True):
+        close(found, right, dtype)
+
+
+def steps(way, sums, c_0, dm, clip):
+    """Take all steps forth and back; return cells, what goes to the projection, gradients of gates and of c_0."""
+    c, m, dgates = c_0.new_empty(len(sums) + 1, *c_0.shape), torch.empty_like(dm), sums.transpose(0, 1).clone()
+    c[0] = c_0
+    forward, kept = way.forward_steps(c, m, clip)
+    for t, sums_ZBG in enumerate(sums):
+        forward(t, list(sums_ZBG))
+    backward, dc = way.backward_steps(kept, c, dgates, clip), torch.ones_like(c_0)
+    for t in reversed(range(len(sums))):
+        backward(t, dm[:, t], dc)
+    return c[1:], m, dgates, dc
+
+
+@given(sizes, st.integers(0, 9), st.booleans(), st.sampled_from(CLIPS))
+@settings(deadline=None, max_examples=15, derandomize=True)
+def fused_gradients_are_those_of_the_plain_loop(sizes, ending, projected, clips):
+    """Whether all rows last to the end or some end at each step."""
+    T, B, D = sizes
+    same_gradients([max(1, B - t * ending) for t in range(T)], D, projected, clips, torch.float32)
+
+
+def same_gradients(rows, D, projected, clips, dtype):
+    T, B = len(rows), rows[0]
+    values = layer_inputs(T=T, B=B, D=D, projected=projected, dtype=torch.float32)
+    values[1] /= values[1].shape[1] ** 0.5  # so that sums of many are as large as those of few
+    if projected:
+        values[3] /= D**0.5
+    rounded = [value if value is None else value.to(dtype) for value in values[:-1]]
+    exact = [value if value is None else value.float() for value in rounded]
+    found = gradients(partial(lstmp_batched_gradient, cells=fused_cells), [*rounded, values[-1]], rows, clips)
+    right = gradients(lstmp_plain, [*exact, values[-1]], rows, clips)
+    assert len(found) == (9 if projected else 8)
+    assert clips[0] is None or B * D < 10 or (right[2].abs() == clips[0]).any(), "the clip should act"
+    for a, b in zip(found, right, strict=True):
+        close(a, b, dtype)
+
+
+def gradients(kernel, values, rows, clips):
+    """Return outputs of the rows that are still there, last states and the gradients of all that went in."""
+    inputs = [value if value is None else value.clone().requires_grad_() for value in values]
+    y, h_last, c_last = run_kernel(kernel, inputs, rows, clips)
+    there = torch.cat([step[:, :left].flatten() for step, left in zip(y, rows, strict=True)])
+    ((there * there.detach().cos()).sum() + h_last.square().sum() + c_last.sum()).backward()
+    return [a.detach() for a in (there, h_last, c_last)] + [x.grad for x in inputs if x is not None]
+
+
+def what_is_not_a_number_stays_so_and_the_clip_itself_does_not_move():
+    sums = torch.zeros(1, 2, 1, 4 * 3)
+    sums[..., 2] = torch.nan  # the gate i of the third cell
+    c_0 = torch.tensor([0.6, 0.5, 0.1]).expand(2, 1, 3)  # halved by f: the first comes out as large as the clip
+    found, right = (steps(way, sums, c_0, torch.ones(2, 1, 1, 3), 0.3) for way in (fused_cells, cells))
+    torch.testing.assert_close(found, right, equal_nan=True)
+    c, _, _, dc = found
+    assert c[..., 2].isnan().all()
+    assert (dc[..., 0] == 0).all()
+    assert (dc[..., 1] > 0).all()
+
+
+def compiling():
+    """Compile for a GPU of compute capability 9.0, which needs none: not all that can be interpreted compiles."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    given = {"D": "i32", "n": "i32", "clip": "fp32", "CLIPS": "constexpr", "BLOCK": "constexpr"}
+    for dtype in ("*fp32", "*bf16"):
+        forward = {"sums": dtype, "c": "*fp32", "c_new": "*fp32", "m": dtype, "m_stride": "i32"}
+        gradients = {"dm": dtype, "dm_stride": "i32", "dc": "*fp32", "dgates": dtype, "dgates_stride": "i64"}
+        backward = {"sums": dtype, "c": "*fp32", "c_new": "*fp32", **gradients}
+        for kernel, signature in ((fused_cells._forward, forward), (fused_cells._backward, backward)):
+            source = ASTSource(kernel, signature | given, {"CLIPS": True, "BLOCK": fused_cells._BLOCK})
+            assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
