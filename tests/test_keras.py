@@ -26,7 +26,11 @@ BACKENDS = [
 # Without torch: importing, opening the bundled model, and computing.
 WITHOUT_TORCH = """
 import sys
-sys.modules["torch"] = None  # importing it is an error now
+class NoTorch:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("torch was imported")
+sys.meta_path.insert(0, NoTorch())
 import numpy as np
 from elmokit.keras import ElmoEmbedding
 elmo = ElmoEmbedding(output="elmo")
