@@ -51,7 +51,7 @@ def build(elmo: ElmoEmbedding) -> keras.Model:
 def as_input(elmo: ElmoEmbedding, texts: Sequence[str]) -> Any:
     """What the model takes for the texts: strings on TensorFlow, packed words elsewhere."""
     if keras.backend.backend() != "tensorflow":
-        return elmo.prepare(texts, places=WORDS)
+        return elmo.prepare(texts)
     import tensorflow as tf
 
     return tf.constant(texts)[:, tf.newaxis]  # Keras 3 itself refuses a NumPy array of strings with two axes

@@ -196,7 +196,8 @@ class _Network(_Graph):
 
     def _run(self, x_TBP: Value, inside_TB1: Value) -> list[Value]:
         """Add the layers, (T, B, 2P) each."""
-        lstm, layers, streams = self.config.lstm, [], [x_TBP, x_TBP]
+        lstm, streams = self.config.lstm, [x_TBP, x_TBP]
+        layers: list[Value] = []
         for k in range(lstm.n_layers):
             if k and lstm.joined:
                 streams = [layers[-1], layers[-1]]
