@@ -45,6 +45,15 @@ def numbers(outputs):
     return {name: ops.convert_to_numpy(value) for name, value in outputs.items()}
 
 
+def computed(layer, inputs):
+    """What a layer gives; with JAX as one program, which takes less time to compile than each operation for itself."""
+    if BACKEND != "jax":
+        return layer(inputs)
+    import jax
+
+    return jax.jit(layer)(inputs)
+
+
 def expected_stacks(checkpoint, sentences=SENTENCES):
     return list(Elmo(checkpoint).embed(sentences, layers="all"))
 
@@ -53,8 +62,8 @@ def expected_stacks(checkpoint, sentences=SENTENCES):
 def test_the_numbers_are_those_of_the_network(name):
     checkpoint = with_mix(MODELS[name], np.linspace(-1, 1, MODELS[name].config.n_layers))
     layer = ElmoOutputs(checkpoint)
-    found = numbers(layer(layer.prepare(SENTENCES)))
-    assert list(found) == layer.output_names
+    found = numbers(computed(layer, layer.prepare(SENTENCES)))
+    assert set(found) == set(layer.output_names)
     share_L = Elmo(checkpoint).mixes[0]
     P = checkpoint.config.lstm.projection_dim
     for b, stack_LTD in enumerate(expected_stacks(checkpoint)):
@@ -70,11 +79,11 @@ def test_the_numbers_are_those_of_the_network(name):
 
 def test_longer_batches_and_lengths_change_nothing():
     layer = ElmoOutputs(MODELS["usual"])
-    plain = numbers(layer(layer.prepare(SENTENCES)))
-    padded = numbers(layer(layer.prepare(SENTENCES, places=9)))
+    plain = numbers(computed(layer, layer.prepare(SENTENCES)))
+    padded = numbers(computed(layer, layer.prepare(SENTENCES, places=9)))
     words = layer.prepare([[*sentence, *["ignored"] * (9 - len(sentence))] for sentence in SENTENCES])
     lengths = np.array([len(sentence) for sentence in SENTENCES])
-    told = numbers(layer({"tokens": words, "sequence_len": lengths}))
+    told = numbers(computed(layer, {"tokens": words, "sequence_len": lengths}))
     for name, value in plain.items():
         T = value.shape[1] if value.ndim == 3 else None
         np.testing.assert_allclose(padded[name][:, :T], value, atol=1e-6)
@@ -88,7 +97,7 @@ def test_where_no_word_is_outputs_are_those_of_the_older_module(oracles):
         expected = {name.removeprefix("default_"): a for name, a in file.items() if name.startswith("default_")}
     layer = ElmoOutputs(str(oracles / "tfhub" / "module"))
     strings = json.loads((oracles / "tfhub" / "default_inputs.json").read_text("utf-8"))
-    found = numbers(layer(layer.prepare(strings)))
+    found = numbers(computed(layer, layer.prepare(strings)))
     for name, value in found.items():
         # The published tolerance holds within 32 words; on the 91 of one sentence the recurrence amplifies rounding.
         shown = (slice(None), slice(32)) if value.ndim == 3 else ()
@@ -111,11 +120,11 @@ def test_prepare_takes_strings_and_lists():
 def test_a_single_output_and_its_mask():
     outputs = ElmoOutputs(MODELS["usual"])
     words = outputs.prepare(SENTENCES)
-    expected = numbers(outputs(words))
+    expected = numbers(computed(outputs, words))
     for name in outputs.output_names:
         layer = ElmoEmbedding(MODELS["usual"], output=name)
-        found = layer(words)
-        np.testing.assert_array_equal(ops.convert_to_numpy(found), expected[name])
+        found = computed(layer, words)
+        np.testing.assert_allclose(ops.convert_to_numpy(found), expected[name], atol=1e-6)
         assert tuple(found.shape) == layer.compute_output_shape(words.shape)
         mask = layer.compute_mask(words)
         if name == "default":
@@ -154,7 +163,6 @@ def weights(layer):
     [
         ({"output": "elmo"}, {"weights", "gamma"}),
         ({"output": "default"}, {"weights"}),
-        ({"output": "default", "trainable": False, "fine_tune": True}, set()),
         ({"output": "default", "fine_tune": True}, {"weights", "bilm"}),
     ],
 )
@@ -181,11 +189,11 @@ def test_the_network_can_be_frozen_and_thawed():
     assert len(layer.trainable_weights) == len(layer.weights)
     layer.trainable = False
     assert not layer.trainable_weights
+    assert not ElmoEmbedding(MODELS["usual"], fine_tune=True, trainable=False).trainable_weights
 
 
-@pytest.mark.parametrize("name", ["usual", "words and characters"])
-def test_a_saved_model_opens_without_the_folder(name, tmp_path):
-    layer = ElmoEmbedding(with_mix(MODELS[name]), output="elmo", fine_tune=True, name="embedding")
+def test_a_saved_model_opens_without_the_folder(tmp_path):
+    layer = ElmoEmbedding(with_mix(MODELS["words and characters"]), output="elmo", fine_tune=True, name="embedding")
     words = layer.prepare(SENTENCES)
     model = classifier(layer)
     model.fit(words, np.ones((4, 6, 1)), verbose=0)
@@ -201,11 +209,10 @@ def test_a_saved_model_opens_without_the_folder(name, tmp_path):
 
 def test_a_layer_opens_from_a_folder(tmp_path):
     write_native(MODELS["usual"], tmp_path / "model")
-    for model in (tmp_path / "model", str(tmp_path / "model")):
-        layer = ElmoEmbedding(model)
-        words = layer.prepare(SENTENCES)
-        expected = ElmoEmbedding(MODELS["usual"])(words)
-        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (layer(words), expected)))
+    layer = ElmoEmbedding(tmp_path / "model")
+    words = layer.prepare(SENTENCES)
+    expected = computed(ElmoEmbedding(MODELS["usual"]), words)
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (computed(layer, words), expected)))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +243,7 @@ def test_strings_are_split_and_spelled_in_the_model(shape):
     import tensorflow as tf
 
     layer = ElmoOutputs(MODELS["usual"])
-    expected = numbers(layer(layer.prepare(SENTENCES)))
+    expected = numbers(computed(layer, layer.prepare(SENTENCES)))
     given = keras.Input(shape[1:], dtype="string")
     model = keras.Model(given, layer(given))
     spaced = tf.constant([f" {string}  " for string in STRINGS], shape=shape)
@@ -250,7 +257,7 @@ def test_tokens_and_their_lengths_are_spelled_in_the_model():
     import tensorflow as tf
 
     layer = ElmoOutputs(MODELS["usual"], signature="tokens")
-    expected = numbers(layer(layer.prepare(SENTENCES)))
+    expected = numbers(computed(layer, layer.prepare(SENTENCES)))
     tokens = tf.constant([sentence + [""] * (6 - len(sentence)) for sentence in SENTENCES])
     behind = tf.constant([sentence + ["behind"] * (6 - len(sentence)) for sentence in SENTENCES])
     lengths = tf.constant([len(sentence) for sentence in SENTENCES])
@@ -318,7 +325,7 @@ def test_a_saved_model_of_tensorflow_has_both_endpoints(tmp_path):
     from elmokit.keras.saved_model import export
 
     layer = ElmoOutputs(MODELS["usual"])
-    expected = numbers(layer(layer.prepare(SENTENCES)))
+    expected = numbers(computed(layer, layer.prepare(SENTENCES)))
     export(layer, tmp_path / "saved")
     opened = tf.saved_model.load(str(tmp_path / "saved")).signatures
     tokens = tf.constant([sentence + ["behind"] * (6 - len(sentence)) for sentence in SENTENCES])

@@ -41,7 +41,8 @@ np.save(sys.argv[1], elmo(elmo.prepare(["The cat sat .", "It purred ."])))
 def run(backend, *command):
     """Run Python with this backend to its end; return what it printed."""
     path = os.pathsep.join(part for part in sys.path if part)
-    settings = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    settings = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
+    settings |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling is what takes the time
     done = subprocess.run(
         [sys.executable, *command],
         env={**os.environ, **settings},
