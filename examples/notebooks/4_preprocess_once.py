@@ -82,8 +82,8 @@ table = pq.read_table(WORK / "train.parquet")
 print(table.schema.names, f"{table.num_rows} rows")
 
 # %% [markdown]
-# A third way, for scikit-learn: `ElmoVectorizer(memory="folder")` keeps the vectors of texts that it has seen, so that a
-# search over the settings of a classifier computes them once.
+# A third way, for scikit-learn: `ElmoVectorizer(memory="folder")` keeps the vectors of texts that it has seen, so that
+# a search over the settings of a classifier computes them once.
 
 # %%
 kept.cleanup()
