@@ -96,13 +96,16 @@ def test_contexts_are_seen(run):
 def test_spam_is_filtered(run):
     found = run("6_spam.py", "sms-spam", extras=["sklearn"])
     assert min(found["scores"].values()) > 0.8
-    assert found["stopped"]["ELMo", "as written", "ham"] < 0.1
+    stopped = found["stopped"]
+    assert stopped["plain", "ELMo", "as written", "ham"] < 0.1
+    assert stopped["both", "ELMo", "in disguise", "spam"] > 0.7
+    assert stopped["both", "ELMo", "in disguise", "ham"] < 0.2
 
 
 def test_toxic_comments_are_mapped(run, capsys):
     found = run("7_toxic_map.py", "hate-offensive", extras=["sklearn", "altair", "vl_convert"])
-    assert found["macro_f1"] > 0.5
-    assert found["same"] > 0.4
+    assert found["macro_f1"] > 0.45  # by chance 0.33
+    assert found["same"] > 0.35  # by chance 0.33
     found["chart"].save("map.svg")
     assert "<svg" in Path("map.svg").read_text("utf-8")
     shown = capsys.readouterr().out + found["chart"].to_json()

@@ -8,6 +8,7 @@
 # <https://archive.ics.uci.edu/dataset/228/sms+spam+collection>.
 
 # %%
+import random
 from pathlib import Path
 
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -21,7 +22,7 @@ import elmokit
 from elmokit.reading import words
 from elmokit.sklearn import ElmoVectorizer
 
-N = 1200  # for training, and as many to be judged, of 5,574 messages
+N = 1000  # for training, and as many to be judged, of 5,574 messages
 
 rows = [line.split("\t", 1) for line in Path("data/sms-spam/SMSSpamCollection").read_text("utf-8").splitlines()]
 rows = [row for row in rows if row[0] in ("ham", "spam")]  # some copies begin with a line of headings
@@ -55,19 +56,42 @@ print(", ".join(f"F1 of spam, {name}: {score:.3f}" for name, score in scores.ite
 # %% [markdown]
 # ## In disguise
 #
-# Now digits stand in place of letters. A filter that counts words meets words that it has never seen. So that a filter
-# which takes everything odd for spam does not look clever, honest messages are disguised too: of them, few should be
-# stopped.
+# Now digits stand in place of every other vowel or so. So that a filter which takes everything odd for spam does not
+# look clever, honest messages are disguised too: of them, few should be stopped.
 
 # %%
-DISGUISE = str.maketrans("aeioAEIO", "43104310")
-disguised_texts = [text.translate(DISGUISE) for text in new_texts]
-print(disguised_texts[new_kinds.index("spam")])
+random.seed(1)
+
+
+def disguise(text: str) -> str:
+    """The text with digits in place of about half of its vowels."""
+    digits = {"a": "4", "e": "3", "i": "1", "o": "0"}
+    return "".join(digits.get(c.lower(), c) if random.random() < 0.5 else c for c in text)
+
+
+disguised, new_disguised = [disguise(text) for text in texts], [disguise(text) for text in new_texts]
+print(new_disguised[new_kinds.index("spam")])
 stopped = {}
-for name, filter_ in filters.items():
-    for how, messages in (("as written", new_texts), ("in disguise", disguised_texts)):
-        is_spam = filter_.predict(messages) == "spam"
-        for kind in ("spam", "ham"):
-            stopped[name, how, kind] = float(is_spam[[other == kind for other in new_kinds]].mean())
-        shares = (f"{kind} {stopped[name, how, kind]:.3f}" for kind in ("spam", "ham"))
-        print(f"{name}, {how}: stopped of {', of '.join(shares)}")
+
+
+def judge(trained_on: str) -> None:
+    """Show which share of new messages each filter stops, by kind, as written and in disguise."""
+    for name, filter_ in filters.items():
+        for how, messages in (("as written", new_texts), ("in disguise", new_disguised)):
+            is_spam = filter_.predict(messages) == "spam"
+            for kind in ("spam", "ham"):
+                stopped[trained_on, name, how, kind] = float(is_spam[[other == kind for other in new_kinds]].mean())
+            shares = (f"{kind} {stopped[trained_on, name, how, kind]:.3f}" for kind in ("spam", "ham"))
+            print(f"{name}, {how}: stopped of {', of '.join(shares)}")
+
+
+judge("plain")
+
+# %% [markdown]
+# Of a trick that they have not met, counting overlooks much, and ELMo takes much for spam that is none. So let both meet
+# it: each message is learned from as written and in disguise.
+
+# %%
+for filter_ in filters.values():
+    filter_.fit(texts + disguised, kinds + kinds)
+judge("both")

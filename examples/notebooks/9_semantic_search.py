@@ -1,15 +1,14 @@
 # %% [markdown]
 # # Semantic search
 #
-# **Shows** a search for the sentences that are nearest to a question: weighted means of word vectors, compared by
-# cosine with every sentence of a book. For up to some hundred thousand sentences NumPy needs no index.
+# **Shows** a search for the sentences that are nearest to a question: mean vectors, compared by cosine with every
+# sentence of some textbooks. For up to some hundred thousand sentences NumPy needs no index.
 #
 # **Needs** `pip install elmokit`, and a text of one tokenised sentence a line. Here it is `data/openstax/train.txt.xz`,
 # sentences of textbooks by OpenStax (CC BY 4.0, <https://openstax.org>); any text will do.
 
 # %%
 import random
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -27,23 +26,12 @@ elmo = elmokit.load()
 # %% [markdown]
 # ## The index
 #
-# Frequent words say little of what a sentence is about, so each word counts by how rare it is in this text (Arora et al.
-# 2017). What all means have in common says nothing either and is taken away. What remains is brought to length 1, so
-# that a product is a cosine.
+# All mean vectors have a large part in common, which says nothing; without it the cosines tell more. What remains is
+# brought to length 1, so that a product is a cosine.
 
 # %%
-counts = Counter(word.lower() for sentence in sentences for word in sentence)
-total = counts.total()
-
-
-def means(texts: list[list[str]]) -> np.ndarray:
-    """A weighted mean (N, D) of the words of each text."""
-    weights = ([1e-3 / (1e-3 + counts[word.lower()] / total) for word in text] for text in texts)
-    return np.stack([np.average(v, axis=0, weights=w) for v, w in zip(elmo.embed(texts), weights, strict=True)])
-
-
-means_ND = means(sentences)
-common_D = means_ND.mean(axis=0)
+pooled_ND = np.stack(list(elmo.embed(sentences, pool="mean")))
+common_D = pooled_ND.mean(axis=0)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -52,14 +40,14 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return centred / np.linalg.norm(centred, axis=-1, keepdims=True)
 
 
-index_ND = unit(means_ND)
+index_ND = unit(pooled_ND)
 print(f"{index_ND.shape}, {index_ND.nbytes / 1e6:.1f} MB")
 
 
 # %%
 def search(queries: list[list[str]], n: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the n nearest sentences of each query, and their cosines."""
-    cosines_QN = unit(means(queries)) @ index_ND.T
+    cosines_QN = unit(np.stack(list(elmo.embed(queries, pool="mean")))) @ index_ND.T
     nearest_QN = np.argsort(-cosines_QN, axis=1)[:, :n]
     return nearest_QN, np.take_along_axis(cosines_QN, nearest_QN, axis=1)
 
@@ -72,6 +60,9 @@ for question, found, cosines in zip(questions, *search([words(question) for ques
         print(f"   {cosine:.2f}  {' '.join(sentences[number])[:100]}")
 
 # %% [markdown]
+# The bundled model is small, and a mean of words is a plain picture of a sentence: what is found is alike in wording
+# and form as much as in meaning.
+#
 # ## How well does it find?
 #
 # A test with known answers: take sentences of the text, leave out every third word, swap two letters in the others, and
