@@ -88,8 +88,8 @@ def judge(trained_on: str) -> None:
 judge("plain")
 
 # %% [markdown]
-# Of a trick that they have not met, counting overlooks much, and ELMo takes much for spam that is none. So let both meet
-# it: each message is learned from as written and in disguise.
+# Of a trick that they have not met, counting overlooks much, and ELMo takes much for spam that is none. So let both
+# meet it: each message is learned from as written and in disguise.
 
 # %%
 for filter_ in filters.values():
