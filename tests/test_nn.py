@@ -365,7 +365,7 @@ def check_compiled(elmo, **options):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own compiler looks at it
 def test_compiled_model(tiny_elmo):
-    """The network runs as it is between what torch compiles."""
+    """The embedding runs as it is between what torch compiles."""
     check_compiled(tiny_elmo, backend="aot_eager")
 
 

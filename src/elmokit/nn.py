@@ -87,12 +87,9 @@ class ElmoEmbedding(nn.Module):
 
         `sentences`: tokenised, strings that are split at white space, or character ids (B, T, C) as of `ids`.
         """
-        layers, lengths_B, words_NW = self._run(sentences)
-        tokens_M, mask_BT = _tokens(lengths_B)
-        outputs = [self.dropout(mix(layers))[tokens_M] for mix in self.mixes]
-        if words_NW is not None:
-            outputs = [torch.cat([words_NW, output_ND], dim=1) for output_ND in outputs]
-        return *(pad(output, mask_BT) for output in outputs), mask_BT
+        if torch.compiler.is_compiling():  # it cannot follow words and NumPy; as a decorator this would load it always
+            return torch.compiler.disable(self._embed)(sentences)
+        return self._embed(sentences)
 
     def ids(self, sentences: Sentences) -> Tensor:
         """Return character ids (B, T, C) int64, 0 beyond the end of a sentence: those of AllenNLP's `batch_to_ids`.
@@ -122,8 +119,14 @@ class ElmoEmbedding(nn.Module):
         }
         return Elmo(replace(self._source, arrays={**self.network.arrays(), **trained}))
 
-    # What follows reads strings and works in NumPy, which torch.compile cannot follow.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _embed(self, sentences: Sentences | Tensor) -> tuple[Tensor, ...]:
+        layers, lengths_B, words_NW = self._run(sentences)
+        tokens_M, mask_BT = _tokens(lengths_B)
+        outputs = [self.dropout(mix(layers))[tokens_M] for mix in self.mixes]
+        if words_NW is not None:
+            outputs = [torch.cat([words_NW, output_ND], dim=1) for output_ND in outputs]
+        return *(pad(output, mask_BT) for output in outputs), mask_BT
+
     def _run(self, sentences: Sentences | Tensor) -> tuple[list[Tensor], Tensor, Tensor | None]:
         """Return the layers (M, D), the places of each sentence (B,), and the word vectors (N, W)."""
         learns = any(parameter.requires_grad for parameter in self.network.parameters())
