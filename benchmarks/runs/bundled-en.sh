@@ -24,3 +24,4 @@ else
     --dropout 0 --precision bfloat16 --seed 1 --evaluate-every 2500 --evaluate-places 20000 --save-every 500 \
     --threads "${THREADS:-1}"
 fi
+elmo convert "$out" "$out-packed" --dtype int8

@@ -30,7 +30,7 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ from elmokit.config import Lstm as Lstm
 from elmokit.config import Shape as Shape
 from elmokit.config import network_shapes as network_shapes
 from elmokit.config import parse_config as parse_config
-from elmokit.errors import FormatError, MismatchError, OutputError
+from elmokit.errors import FormatError, OutputError
+from elmokit.stored import StoredDtype, read_arrays, stored_arrays
 from elmokit.text import CodePointSpeller, LexiconSpeller, Speller, Utf8Speller, WordAndCharacterSpeller
 
 Arrays = dict[str, NDArray[np.floating]]
@@ -190,7 +191,8 @@ def read_native(folder: str | Path) -> Checkpoint:
     """Read our own folder: config.json, model.safetensors, and those of its text files that are there."""
     folder = Path(folder)
     config = _parse_native(read_bytes(folder / CONFIG), where=str(folder / CONFIG))
-    arrays = _read_safetensors(folder / WEIGHTS, config)
+    where = str(folder / WEIGHTS)
+    arrays: Arrays = {**read_arrays(folder / WEIGHTS, check=lambda shapes: check_arrays(shapes, config, where=where))}
     words = read_symbols(folder / VOCABULARY)
     check_vocabulary(words, arrays, where=str(folder / VOCABULARY))
     characters = read_symbols(folder / CHARACTERS) if config.char_cnn and config.char_cnn.has_lexicon else None
@@ -210,21 +212,6 @@ def _parse_native(content: bytes, *, where: str) -> Config:
         if (found := options.pop(name, expected)) != expected:
             raise FormatError(f"{where}: option {name!r} is {repr(found)[:80]}, expected {expected!r}")
     return parse_config(options, where=where)
-
-
-def _read_safetensors(path: Path, config: Config) -> Arrays:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            for name, part in parts.items():
-                if part.get_dtype() not in ("F16", "F32", "F64"):
-                    raise FormatError(f"{path}: array {name!r}: expected F16, F32 or F64, found {part.get_dtype()}")
-            check_arrays({name: tuple(part.get_shape()) for name, part in parts.items()}, config, where=str(path))
-            return {name: file.get_tensor(name).astype(np.float32, copy=False) for name in parts}
-    except (SafetensorError, OSError) as error:
-        raise FormatError(f"{path} is not a whole safetensors file ({error}); copy or fetch it again") from None
 
 
 def read_vocabulary(path: str | Path) -> tuple[str, ...]:
@@ -249,9 +236,7 @@ def _lines(content: bytes, *, where: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
-def write_native(
-    checkpoint: Checkpoint, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32"
-) -> None:
+def write_native(checkpoint: Checkpoint, folder: str | Path, *, dtype: StoredDtype = "float32") -> None:
     """Write our own folder; each file appears under its name only when it is whole.
 
     Over an earlier model, what this one lacks of its files is removed: a vocabulary, a lexicon, a card.
@@ -266,28 +251,18 @@ def write_native(
             (folder / name).unlink(missing_ok=True)
 
 
-def native_files(checkpoint: Checkpoint, *, dtype: Literal["float32", "float16"] = "float32") -> dict[str, bytes]:
+def native_files(checkpoint: Checkpoint, *, dtype: StoredDtype = "float32") -> dict[str, bytes]:
     """Return the files of our own folder in the order to write them: the card after what it tells of."""
     from safetensors.numpy import save
 
     options = {**_HEADER, **checkpoint.config.model_dump(exclude_none=True)}
-    arrays = {name: _as_stored(name, a, dtype) for name, a in sorted(checkpoint.arrays.items())}
+    arrays = stored_arrays(checkpoint.arrays, dtype)
     files = {CONFIG: json.dumps(options, indent=2).encode() + b"\n"}
     for symbols, name in ((checkpoint.vocabulary, VOCABULARY), (checkpoint.characters, CHARACTERS)):
         if symbols is not None:
             files[name] = _spelled_lines(symbols)
     files[WEIGHTS] = save(arrays, {"format": "pt"})
     return {**files, CARD: checkpoint.card.encode()} if checkpoint.card else files
-
-
-def _as_stored(name: str, array: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
-    with np.errstate(over="ignore"):
-        stored: NDArray[np.floating] = np.ascontiguousarray(array, dtype)
-    if (np.isinf(stored) & np.isfinite(array)).any():
-        raise MismatchError(
-            f"array {name!r} holds {np.abs(array).max():g}, and float16 reaches only to 65504; write float32"
-        )
-    return stored
 
 
 def write_vocabulary(words: tuple[str, ...], path: Path) -> None:

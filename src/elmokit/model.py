@@ -22,6 +22,7 @@ from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
 from elmokit.network import BiLM, State, as_array
+from elmokit.stored import StoredDtype
 from elmokit.text import Speller, distinct_words, places, plan_batches
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
@@ -232,8 +233,11 @@ class Elmo:
         arrays = {**self.network.arrays(), **self.extras, **self._warm_arrays()}
         return Checkpoint(self.config, arrays, self.vocabulary, self.card, characters=self.characters)
 
-    def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
-        """Write the model as a folder of our own: config.json, model.safetensors, vocab.txt, README.md."""
+    def save(self, folder: str | Path, *, dtype: StoredDtype = "float32") -> None:
+        """Write the model as a folder of our own: config.json, model.safetensors, vocab.txt, README.md.
+
+        `dtype` "int8": the matrices of the softmax head in 8 bits with a scale for each row, all else in float16.
+        """
         checkpoint.write_native(self.checkpoint(), folder, dtype=dtype)
 
     def push_to_hub(

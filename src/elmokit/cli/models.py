@@ -47,7 +47,10 @@ def convert(
             "AllenNLP and bilm-tf; bilm-tf: its TensorFlow checkpoint; elmoformanylangs: for that package"
         ),
     ] = "elmokit",
-    dtype: Annotated[Literal["float32", "float16"], Option(help="numbers in the file (elmokit only)")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "float16", "int8"],
+        Option(help="numbers in the file (elmokit only); int8: of the head, float16 for the rest"),
+    ] = "float32",
     weights: Weights = None,
     softmax: Head = None,
     vocabulary: HeadWords = None,
@@ -62,7 +65,7 @@ def convert(
     form: Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs", "onnx"]
     form = "onnx" if target.suffix == ".onnx" else to
     if form != "elmokit" and dtype != "float32":
-        raise typer.BadParameter("only our own format is written in float16", param_hint="--dtype")
+        raise typer.BadParameter("only our own format is written in other numbers than float32", param_hint="--dtype")
     from elmokit import formats
 
     found = read_model(source, weights=weights, softmax=softmax, vocabulary=vocabulary)

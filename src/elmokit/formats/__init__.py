@@ -24,12 +24,12 @@ from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
 from elmokit.formats.files import Files, by_folder, one_place, open_files
+from elmokit.stored import StoredDtype
 
 # Tried in this order: a TensorFlow checkpoint holds more (the head) than the HDF5 file that was made of it.
 _FORMATS = (native, bilm_tf, tf_hub, manylangs, allennlp_archive, allennlp)
 Target = Literal["elmokit", "allennlp", "bilm-tf", "elmoformanylangs", "onnx"]
 _FOREIGN: dict[Target, ModuleType] = {"allennlp": allennlp, "bilm-tf": bilm_tf, "elmoformanylangs": manylangs}
-Dtype = Literal["float32", "float16"]
 BUNDLED = Path(__file__).parents[1] / "models" / "en"
 
 
@@ -99,7 +99,9 @@ def _foreign(to: Target) -> ModuleType:
     return import_module("elmokit.formats.onnx") if to == "onnx" else _FOREIGN[to]  # the one needs an extra
 
 
-def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit", dtype: Dtype = "float32") -> None:
+def write(
+    checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit", dtype: StoredDtype = "float32"
+) -> None:
     """Write a model where nothing is yet: a folder; in our own format also one file, NAME.zip; for ONNX NAME.onnx.
 
     Raises `OutputError` where something is in the way or cannot be written, `MismatchError` for a model that the target
@@ -113,7 +115,9 @@ def write(checkpoint: Checkpoint, target: str | Path, *, to: Target = "elmokit",
     if (to == "onnx") != (target.suffix == ".onnx"):
         raise MismatchError(f"{target}: ONNX, and nothing else, is written to a file whose name ends in .onnx")
     if to != "elmokit" and dtype != "float32":
-        raise MismatchError("only our own format is written in float16; leave the dtype out, or write that one")
+        raise MismatchError(
+            "only our own format is written in other numbers than float32; leave the dtype out, or write that one"
+        )
     if to == "onnx":
         _foreign(to).write_file(checkpoint, target)
         return

@@ -6,7 +6,6 @@ import tempfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 from elmokit.checkpoint import (
     CARD,
@@ -22,6 +21,7 @@ from elmokit.checkpoint import (
 )
 from elmokit.errors import FormatError
 from elmokit.formats.files import Files, one_place, outermost
+from elmokit.stored import StoredDtype
 
 # The only names under which members of an archive are ever unpacked.
 _NAMES = (CONFIG, WEIGHTS, VOCABULARY, CHARACTERS, CARD)
@@ -53,7 +53,7 @@ def _tops(files: Files) -> list[str]:
     return outermost([top for top in tops if f"{top}{WEIGHTS}" in files.sizes])
 
 
-def write_file(checkpoint: Checkpoint, path: Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
+def write_file(checkpoint: Checkpoint, path: Path, *, dtype: StoredDtype = "float32") -> None:
     """Write the same files into one zip, not compressed: weights are noise."""
     content = BytesIO()
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
