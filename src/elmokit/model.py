@@ -21,6 +21,7 @@ from elmokit import checkpoint, formats, hub
 from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
 from elmokit.errors import MismatchError
+from elmokit.memory import give_back_freed_memory
 from elmokit.network import BiLM, State, as_array
 from elmokit.stored import StoredDtype
 from elmokit.text import Speller, distinct_words, places, plan_batches
@@ -274,7 +275,9 @@ class Elmo:
         batch_size: int,
         reduce: _Reduce,
     ) -> Iterator[Vectors]:
-        for window in _windows(sentences, _WINDOW, _WINDOW_TOKENS):
+        for number, window in enumerate(_windows(sentences, _WINDOW, _WINDOW_TOKENS)):
+            if number:
+                give_back_freed_memory()
             state = start and start.select(_zeros(window))
             # Without a name for the list, it is gone when the next window is computed.
             yield from self._run_by_length(window, words, state, batch_size, reduce)[0]

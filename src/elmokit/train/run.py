@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from elmokit.checkpoint import Checkpoint, head_words, native_files
 from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError, require
+from elmokit.memory import keep_freed_memory
 from elmokit.model import Elmo
 from elmokit.train import report
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.loop import Trainer, head_kind, saved_head
-from elmokit.train.memory import keep_freed_memory
 from elmokit.train.prepare import Prepared, prepare, reopen
 from elmokit.train.saved import SavedRun
 from elmokit.train.settings import Settings
