@@ -1,6 +1,7 @@
 """`Elmo` beyond its network: trained mixes that came with it, words looked up in place of spelled."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -195,6 +196,17 @@ def test_kept_word_vectors_change_nothing(tiny_elmo):
             assert np.array_equal(one, other)
     assert {"a", "b", "c", "d", "e"} <= set(words.index)
     assert sorted(words.index.values()) == list(range(len(words.index)))
+
+
+def test_threads_may_share_word_vectors(tiny_elmo, monkeypatch):
+    """Whatever one forgets, another has what it asked for."""
+    monkeypatch.setattr("elmokit.model._WORD_VALUES", 6 * tiny_elmo.config.lstm.projection_dim)
+    words = tiny_elmo.word_vectors()
+    sentences = [["a", "b", chr(ord("a") + n % 26)] for n in range(200)]
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda sentence: next(tiny_elmo.embed([sentence], words=words)), sentences)
+        for one, sentence in zip(found, sentences, strict=True):
+            assert np.array_equal(one, next(tiny_elmo.embed([sentence])))
 
 
 def test_word_vectors_of_another_model_are_refused(tiny_elmo):

@@ -6,10 +6,11 @@ import copy
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NoReturn, TypeAlias
 
 import numpy as np
@@ -54,12 +55,12 @@ _WORD_VALUES = 1 << 24
 class WordVectors:
     """The context-free vectors of words that were seen, each computed once; forgotten together beyond 64 MiB.
 
-    Row `index[word]` of `vectors` holds the vector (P,) of `word`; rows beyond those mean nothing. One thread at a time
-    may embed with them.
+    Several threads may embed with the same ones.
     """
 
     def __init__(self, network: BiLM, speller: Speller) -> None:
         self.network, self.speller = network, speller
+        self._lock = Lock()
         self._forget(_WORD_VALUES // network.config.lstm.projection_dim)
 
     def _forget(self, rows: int) -> None:
@@ -68,16 +69,22 @@ class WordVectors:
         self.index: dict[str, int] = {}
         self.vectors = weight.new_empty(rows, self.network.config.lstm.projection_dim)
 
-    def learn(self, words: Sequence[str]) -> None:
-        """See to it that there are vectors of these words."""
-        new = [word for word in words if word not in self.index]
-        if len(self.index) + len(new) > len(self.vectors):
-            self._forget(max(len(self.vectors), len(words)))
-            new = list(words)
-        if new:
-            first = len(self.index)
-            self.vectors[first : first + len(new)] = encode(self.network, self.speller, new)
-            self.index.update(zip(new, range(first, first + len(new)), strict=True))
+    def learn(self, words: Sequence[str]) -> tuple[Mapping[str, int], Tensor]:
+        """See to it that there are vectors of these words; return `index` and `vectors`.
+
+        Row `index[word]` of `vectors` holds the vector (P,) of `word`; rows beyond those mean nothing. Both stay good
+        for these words whatever is learnt or forgotten after them.
+        """
+        with self._lock:
+            new = [word for word in words if word not in self.index]
+            if len(self.index) + len(new) > len(self.vectors):
+                self._forget(max(len(self.vectors), len(words)))
+                new = list(words)
+            if new:
+                first = len(self.index)
+                self.vectors[first : first + len(new)] = encode(self.network, self.speller, new)
+                self.index.update(zip(new, range(first, first + len(new)), strict=True))
+            return self.index, self.vectors
 
 
 @torch.inference_mode()
@@ -303,15 +310,15 @@ class Elmo:
         reduce: _Reduce,
     ) -> tuple[list[Vectors], State]:
         """Run sentences of like length together, each from its row of `state`; results in the order given."""
-        words.learn(distinct_words(window, self.speller.marks))
+        index, vectors_UP = words.learn(distinct_words(window, self.speller.marks))
         lengths = [len(sentence) for sentence in window]
         vectors: dict[int, Vectors] = {}
         parts, states = [], []
         most_of_few = max(_BATCH_PLACES, _BATCH_VALUES // (self.n_layers * self.dim))
         for part in plan_batches(lengths, sentences=batch_size, most=_BATCH_PLACES, most_of_few=most_of_few):
             rows = torch.tensor(part)
-            words_BT, lengths_B = places([window[i] for i in part], self.speller.marks, words.index)
-            layers, new = self.network.contextualize(words.vectors, words_BT, lengths_B, state and state.select(rows))
+            words_BT, lengths_B = places([window[i] for i in part], self.speller.marks, index)
+            layers, new = self.network.contextualize(vectors_UP, words_BT, lengths_B, state and state.select(rows))
             vectors.update(zip(part, reduce(layers, lengths_B.tolist()), strict=True))
             parts.append(rows)
             states.append(new)

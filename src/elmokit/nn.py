@@ -144,10 +144,9 @@ class ElmoEmbedding(nn.Module):
         if learns:
             batch = make_batch(sentences, self.speller)
             return self.network(batch)[0], batch.lengths_B
-        known = self._known_words()
-        known.learn(distinct_words(sentences, self.speller.marks))
-        words_BT, lengths_B = places(sentences, self.speller.marks, known.index)
-        return self.network.contextualize(known.vectors, words_BT, lengths_B)[0], lengths_B
+        index, vectors_UP = self._known_words().learn(distinct_words(sentences, self.speller.marks))
+        words_BT, lengths_B = places(sentences, self.speller.marks, index)
+        return self.network.contextualize(vectors_UP, words_BT, lengths_B)[0], lengths_B
 
     def _run_ids(self, ids_BTC: Tensor) -> tuple[list[Tensor], NDArray[np.int64]]:
         self._check_spells_bytes()
