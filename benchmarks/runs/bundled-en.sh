@@ -2,7 +2,7 @@
 # Trains the English model that comes with the package, from the class A corpora of the shared data folder.
 #   bundled-en.sh OUT      started again with the same OUT, it continues an interrupted run
 # At the end OUT-packed holds what src/elmokit/models/en holds, but for the model card, which is written by hand.
-# The shape (bundled-en.json) won the comparison of bundled-shape.sh; EPOCHS is what one core carries in five hours.
+# The shape (bundled-en.json) won the comparison of benchmarks/shapes.py; EPOCHS is what one core carries in five hours.
 # Dropout is off as no sentence is read twice. A sentence that stands in several sources is read once, and none of the
 # valid and test parts is.
 set -euo pipefail
