@@ -1,0 +1,91 @@
+"""What an index was made with, which it remembers and holds its users to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from elmokit.errors import FormatError, MismatchError
+from elmokit.search.pooling import Common, Idf, Pooling
+from elmokit.search.rows import OWN_FIELDS, Kind
+
+Unit: TypeAlias = Literal["sentence", "passage", "word"]
+State: TypeAlias = Literal["fresh", "warm"]
+
+VERSION = 1
+# Columns that stores add to those of a row.
+_TAKEN = frozenset({*OWN_FIELDS, "digest", "vector", "words", "asked", "score"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides about the rows of an index.
+
+    model, model_name: the fingerprint of the model, and how it was called, if that is known. width: of a vector.
+    layers, state: as of `Elmo.embed`. unit: what a row is. words: of uses, those words only, in lower case; () is all.
+    pool: a name of `POOLS`. symbols: every character is a token. language: whose endings and frequent words full text
+    leaves aside; "" for none. fields: what else is known of a row.
+    """
+
+    model: str
+    model_name: str | None
+    width: int
+    layers: str | int | Sequence[float]
+    state: State
+    unit: Unit
+    words: Sequence[str]
+    pool: str
+    symbols: bool
+    language: str
+    fields: Mapping[str, Kind]
+
+    def __post_init__(self) -> None:
+        for name in self.fields:
+            if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in _TAKEN:
+                taken = ", ".join(sorted(_TAKEN))
+                raise MismatchError(
+                    f"the field {name!r} cannot be called so; expected a-z, 0-9 and _, and none of {taken}"
+                )
+
+    def check(self, **wanted: Any) -> None:
+        """Raise `MismatchError` for a setting that is wanted otherwise; None wants nothing."""
+        for name, value in wanted.items():
+            has = getattr(self, name)
+            if value is not None and value != has:
+                raise MismatchError(
+                    f"the index was made with {name} {has!r}, found {value!r}; leave that out, or make another index"
+                )
+
+
+def to_json(settings: Settings, pooling: Pooling) -> dict[str, Any]:
+    """Return plain data that `from_json` reads."""
+    idf, common = pooling.idf, pooling.common
+    return {
+        "version": VERSION,
+        **asdict(replace(settings, words=list(settings.words), fields=dict(settings.fields))),
+        "idf": idf and {"texts": idf.texts, "frequencies": dict(idf.frequencies)},
+        "common": common and {"mean": common.mean_D.tolist(), "directions": common.directions_KD.tolist()},
+    }
+
+
+def from_json(found: Mapping[str, Any]) -> tuple[Settings, Pooling]:
+    """Read what `to_json` wrote; `FormatError` where a later version did."""
+    if found.get("version") != VERSION:
+        raise FormatError(
+            f"the index was made by another version of elmokit: expected format {VERSION}, found "
+            f"{found.get('version')}; update elmokit, or make the index anew"
+        )
+    plain = {name: value for name, value in found.items() if name not in ("version", "idf", "common")}
+    idf, common = found["idf"], found["common"]
+    return Settings(**{**plain, "words": tuple(plain["words"])}), Pooling(
+        idf and Idf(**idf),
+        common and Common(np.array(common["mean"], np.float32), _matrix(common["directions"], plain["width"])),
+    )
+
+
+def _matrix(rows: list[list[float]], width: int) -> Any:
+    return np.array(rows, np.float32).reshape(-1, width)
