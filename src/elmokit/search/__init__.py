@@ -1,7 +1,23 @@
 """Semantic search: sentences, passages or uses of words, in a store on disk (LanceDB) or on a server (PostgreSQL)."""
 
-from elmokit.search.index import POOLS, Changes, Index
+from elmokit.search.files import Reader, kinds_of, readable_twice, sample, update_from
+from elmokit.search.index import Changes, Index, settings_of
 from elmokit.search.rows import Condition, Hit
 from elmokit.search.settings import Settings
+from elmokit.search.vectors import DEFAULTS, POOLS
 
-__all__ = ["POOLS", "Changes", "Condition", "Hit", "Index", "Settings"]
+__all__ = [
+    "DEFAULTS",
+    "POOLS",
+    "Changes",
+    "Condition",
+    "Hit",
+    "Index",
+    "Reader",
+    "Settings",
+    "kinds_of",
+    "readable_twice",
+    "sample",
+    "settings_of",
+    "update_from",
+]

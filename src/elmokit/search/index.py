@@ -3,82 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice, repeat
+from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias
 
-import numpy as np
 from tqdm import tqdm
 
 from elmokit.errors import MismatchError, OutputError
 from elmokit.model import Elmo, Layers, WordVectors, load
-from elmokit.search.pooling import Common, Idf, Pooling, Vectors
+from elmokit.search.pooling import Vectors, unit
 from elmokit.search.query import Query, given_query, read_query
-from elmokit.search.rows import (
-    NO_PLACE,
-    Condition,
-    Hit,
-    Kind,
-    Row,
-    Value,
-    check,
-    check_values,
-    digest,
-    fuse,
-    key,
-    read_condition,
-)
+from elmokit.search.rows import NO_PLACE, Condition, Hit, Kind, Row, check, digest, fuse, key, read_condition
 from elmokit.search.settings import Settings, State, Unit, from_json, to_json
 from elmokit.search.store import Store, open_store
+from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
+from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
 
-Sentence: TypeAlias = Sequence[str]
-# What is added: a sentence, or for passages the sentences of one.
-Text: TypeAlias = Sentence | Sequence[Sentence]
 By: TypeAlias = Literal["vector", "text", "both"]
 
 NAME = "elmo"
-# Weights of words, and how many common directions are taken off besides the common mean; None takes nothing off.
-POOLS: dict[str, tuple[Literal["mean", "idf"], int | None]] = {
-    "mean": ("mean", None),
-    "idf": ("idf", None),
-    "mean-common": ("mean", 1),
-    "idf-common": ("idf", 1),
-}
-POOL = "idf-common"
-# Texts that word frequencies are counted in, and those of them whose vectors tell what is common.
-SAMPLE = 100_000
-_SAMPLE_VECTORS = 2_000
-# With fewer texts, what they have in common is not known.
-_ENOUGH = 100
-# Texts and tokens of one commit: what a killed run computes again at most.
-_COMMIT = 1_000
-_COMMIT_TOKENS = 16_384
 # How far down each ranking is read where two are fused.
 _FUSED = 100
 
 
-@dataclass
+@dataclass(frozen=True)
 class Changes:
-    """What an update did to rows."""
+    """What an update did, in rows."""
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
     deleted: int = 0
 
-
-@dataclass(frozen=True)
-class _Numbered:
-    """A text on its way into the index: its line, its sentences and what else is known of it."""
-
-    line: int
-    sentences: Sequence[Sentence]
-    fields: Mapping[str, Value | None]
-
-    @property
-    def tokens(self) -> list[str]:
-        return [token for sentence in self.sentences for token in sentence]
+    def __add__(self, other: Changes) -> Changes:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Changes(*(one + more for one, more in pairs))
 
 
 class Index:
@@ -111,7 +71,7 @@ class Index:
         sample: Iterable[Text] = (),
         unit: Unit = "sentence",
         words: Iterable[str] = (),
-        layers: Layers = "average",
+        layers: Layers | None = None,
         pool: str | None = None,
         state: State = "fresh",
         symbols: bool = False,
@@ -124,21 +84,24 @@ class Index:
 
         unit: "sentence" is one row for each sentence; "passage" for each list of sentences; "word" for each use of a
         word, or of those in `words` only, in any case. `sample`: texts like those that will be added, from which `pool`
-        learns (the first 100,000 count words, the first 2,000 tell what is common; with fewer than 100 nothing is taken
-        off). `pool`: "mean" or "idf" (rare words weigh more), each with or without "-common" (what all texts have in
-        common is taken off); by default "idf-common", for uses of words "mean-common". `layers`, `state`: as of
-        `Elmo.embed`, one vector a word. `fields`: what else will be told of a text, {"year": "integer"}: "text",
-        "integer" or "number". `symbols`, `language`, `model_name`: see `Settings`. `name`: of the tables, where an
-        address has several indexes.
+        learns (100,000 at most). `layers`, `state`: as of `Elmo.embed`, one vector a word. `pool`: "mean", or "idf"
+        (rare words weigh more), or either with "white-" before it (the vectors of words are whitened first, if the
+        sample has ten words for each of their values). By default layer 0 and "white-idf", for uses of words "average"
+        and "white-mean". `fields`: what else will be told of a text, {"year": "integer"}: "text", "integer" or
+        "number". `symbols`, `language`, `model_name`: see `Settings`. `name`: of the tables, where an address has
+        several indexes.
 
         Raises `OutputError` where an index is there already, `MismatchError` for settings that do not fit.
         """
-        pool = pool or ("mean-common" if unit == "word" else POOL)
+        if unit not in DEFAULTS:
+            _refuse("unit", unit, list(DEFAULTS))
+        usual_layers, usual_pool = DEFAULTS[unit]
+        pool = pool or usual_pool
         settings = Settings(
             model=elmo.fingerprint,
             model_name=model_name,
             width=elmo.dim,
-            layers=_plain_layers(layers),
+            layers=_plain_layers(usual_layers if layers is None else layers),
             state=state,
             unit=unit,
             words=tuple(sorted({word.lower() for word in words})),
@@ -151,8 +114,8 @@ class Index:
         if store.settings is not None:
             store.close()
             raise OutputError(f"{address} holds an index already; open it, or choose another place or name")
-        texts = [_sentences(text, unit, f"text {n} of the sample") for n, text in enumerate(islice(sample, SAMPLE))]
-        pooling = _fitted(elmo, settings, texts)
+        texts = [sentences_of(text, unit, f"text {n} of the sample") for n, text in enumerate(islice(sample, SAMPLE))]
+        pooling = fitted(elmo, settings, texts)
         store.create(to_json(settings, pooling), width=elmo.dim, fields=settings.fields, language=language)
         return cls(store, elmo, address=str(address))
 
@@ -187,7 +150,7 @@ class Index:
         texts: Iterable[Text],
         *,
         first: int = 1,
-        fields: Iterable[Mapping[str, Value | None]] | None = None,
+        fields: Iterable[Values] | None = None,
         progress: bool = False,
     ) -> Changes:
         """Put texts in as lines `first`, `first` + 1, ... of a source, in place of what those lines were.
@@ -195,24 +158,22 @@ class Index:
         What is the same already is not computed again. A text without words takes a number and no row. `fields`: one
         mapping for each text. `progress` draws a bar on standard error.
         """
-        changes = Changes()
-        for _ in self._add(source, texts, first, fields, progress, changes):
-            pass
-        return changes
+        return sum((changes for _, changes in self._add(source, texts, first, fields, progress)), Changes())
 
     def update(
         self,
         source: str,
         texts: Iterable[Text],
         *,
-        fields: Iterable[Mapping[str, Value | None]] | None = None,
+        fields: Iterable[Values] | None = None,
         progress: bool = False,
     ) -> Changes:
         """Make a source consist of these texts: as `add` from line 1, and what was beyond the last is deleted."""
-        changes = Changes()
-        last = max(self._add(source, texts, 1, fields, progress, changes), default=0)
-        changes.deleted += self._store.delete([Condition("source", "=", source), Condition("line", ">", last)])
-        return changes
+        last, total = 0, Changes()
+        for last, changes in self._add(source, texts, 1, fields, progress):  # noqa: B007 (the last one is what counts)
+            total += changes
+        beyond = [Condition("source", "=", source), Condition("line", ">", last)]
+        return total + Changes(deleted=self._store.delete(beyond))
 
     def delete(self, *conditions: str | Condition) -> int:
         """Delete the rows that meet all conditions, such as "source=a.txt"; return how many there were."""
@@ -225,41 +186,21 @@ class Index:
         self._store.optimize()
 
     def _add(
-        self,
-        source: str,
-        texts: Iterable[Text],
-        first: int,
-        fields: Iterable[Mapping[str, Value | None]] | None,
-        progress: bool,
-        changes: Changes,
-    ) -> Iterator[int]:
-        """Commit after commit; yield the last line of each."""
-        if not source or first < 1:
-            raise MismatchError(
-                f"expected the name of a source and a first line of 1 or more, found {source!r}, {first}"
-            )
+        self, source: str, texts: Iterable[Text], first: int, fields: Iterable[Values] | None, progress: bool
+    ) -> Iterator[tuple[int, Changes]]:
+        """Commit after commit; yield the last line and the changes of each."""
+        checked = numbered(source, texts, first, fields, unit=self.settings.unit, kinds=self.settings.fields)
         memory = self._elmo.word_vectors()
-        numbered = self._numbered(source, texts, first, repeat({}) if fields is None else fields)
         with tqdm(unit=" texts", desc=source, disable=not progress) as bar:
-            for together in _commits(numbered):
-                self._commit(source, together, memory, changes)
+            for together in commits(checked):
+                yield together[-1].line, self._commit(source, together, memory)
                 bar.update(len(together))
-                yield together[-1].line
 
-    def _numbered(
-        self, source: str, texts: Iterable[Text], first: int, fields: Iterable[Mapping[str, Value | None]]
-    ) -> Iterator[_Numbered]:
-        for line, (text, values) in enumerate(zip(texts, fields, strict=False), first):
-            where = f"{source}, line {line}"
-            check_values(values, self.settings.fields, where=where)
-            whole = {name: values.get(name) for name in self.settings.fields}
-            yield _Numbered(line, _sentences(text, self.settings.unit, where), whole)
-
-    def _commit(self, source: str, together: Sequence[_Numbered], memory: WordVectors, changes: Changes) -> None:
+    def _commit(self, source: str, together: Sequence[Numbered], memory: WordVectors) -> Changes:
         """Make the lines of a source what they should be, computing what is not there."""
         have = self._store.digests(source, together[0].line, together[-1].line)
-        wanted = {one.line: self._names(source, one) for one in together}
-        due = [one for one in together if any(have.get(name) != mark for name, mark in wanted[one.line].items())]
+        wanted = {text.line: self._names(source, text) for text in together}
+        due = [text for text in together if any(have.get(name) != mark for name, mark in wanted[text.line].items())]
         rows = [row for row in self._rows(source, due, memory) if have.get(row.key) != row.digest]
         if rows:
             self._store.upsert(rows)
@@ -267,18 +208,13 @@ class Index:
         if gone := set(have) - kept:
             self._store.delete_keys(gone)
         changed = sum(row.key in have for row in rows)
-        changes.added += len(rows) - changed
-        changes.changed += changed
-        changes.unchanged += len(kept) - len(rows)
-        changes.deleted += len(gone)
+        return Changes(len(rows) - changed, changed, len(kept) - len(rows), len(gone))
 
-    def _names(self, source: str, text: _Numbered) -> dict[str, str]:
+    def _names(self, source: str, text: Numbered) -> dict[str, str]:
         """Return key and digest of the rows of a text."""
-        written = " ".join(text.tokens)
-        return {
-            key(source, text.line, place): digest(written, word, text.fields)
-            for place, word in self._units(text.tokens)
-        }
+        tokens, line = text.tokens, text.line
+        whole = written(tokens)
+        return {key(source, line, place): digest(whole, word, text.fields) for place, word in self._units(tokens)}
 
     def _units(self, tokens: Sentence) -> Iterator[tuple[int, str]]:
         """Yield place and word of what is a row."""
@@ -288,18 +224,18 @@ class Index:
         elif tokens:
             yield NO_PLACE, ""
 
-    def _rows(self, source: str, texts: Sequence[_Numbered], memory: WordVectors) -> Iterator[Row]:
-        stacks = _embedded(self._elmo, self.settings, [text.sentences for text in texts], memory)
+    def _rows(self, source: str, texts: Sequence[Numbered], memory: WordVectors) -> Iterator[Row]:
+        stacks = embedded(self._elmo, self.settings, [text.sentences for text in texts], memory=memory)
         for text, vectors_TD in zip(texts, stacks, strict=True):
             tokens = text.tokens
             for place, word in self._units(tokens):
                 vector_D = self._vector(tokens, vectors_TD, place)
-                yield Row(source, text.line, place, word, " ".join(tokens), text.fields, vector_D)
+                yield Row(source, text.line, place, word, written(tokens), text.fields, vector_D)
 
     def _vector(self, tokens: Sentence, vectors_TD: Vectors, place: int) -> Vectors:
         if place == NO_PLACE:
             return self.pooling(tokens, vectors_TD)
-        return self.pooling.finish(vectors_TD[place])
+        return unit(self.pooling.word(vectors_TD[place]))
 
     # ---------------------------------------------------------------- searching
 
@@ -322,7 +258,7 @@ class Index:
 
         `query`: raw text, or tokens. To find uses of words it is a sentence with the word marked, "the *bank* of the
         river", or tokens and the `place` of the word. `by`: "vector" ranks by the cosine with the query, "text" by full
-        text, "both" by the sum of reciprocal ranks in the two. `where`: conditions that all hits meet, as "line<=100".
+        text (of uses, those of the word itself), "both" by the sum of reciprocal ranks in the two. `where`: conditions that all hits meet, as "line<=100".
         `exact` compares with every row; else in an index that has a graph, `effort` rows are looked at closely: more
         find more and take longer.
 
@@ -333,18 +269,24 @@ class Index:
         conditions, asked = self._read(where), self._query(query, place)
         width = None if exact else effort
         if by == "text":
-            return self._store.matching(asked.text, count, conditions)
+            return self._matching(asked, count, conditions)
         if by == "vector":
             return self._store.nearest(self.vector(asked), count, conditions, effort=width)
         if by != "both":
             _refuse("by", by, ["vector", "text", "both"])
         depth = max(_FUSED, count)
         near = self._store.nearest(self.vector(asked), depth, conditions, effort=width)
-        return fuse([near, self._store.matching(asked.text, depth, conditions)], count)
+        return fuse([near, self._matching(asked, depth, conditions)], count)
+
+    def _matching(self, query: Query, count: int, conditions: list[Condition]) -> list[Hit]:
+        """Return the best by full text; of uses of words, those of the word itself, as their texts fit."""
+        if query.place is not None:
+            conditions = [*conditions, Condition("word", "=", query.sentences[0][query.place])]
+        return self._store.matching(query.text, count, conditions)
 
     def vector(self, query: Query) -> Vectors:
         """Return the vector (D,) that rows are compared with."""
-        (vectors_TD,) = _embedded(self._elmo, self.settings, [query.sentences], None)
+        (vectors_TD,) = embedded(self._elmo, self.settings, [query.sentences])
         tokens = [token for sentence in query.sentences for token in sentence]
         return self._vector(tokens, vectors_TD, NO_PLACE if query.place is None else query.place)
 
@@ -367,56 +309,6 @@ class Index:
 # ---------------------------------------------------------------- helpers
 
 
-def _embedded(
-    elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]], memory: WordVectors | None
-) -> Iterator[Vectors]:
-    """Yield the vectors of the words of each text, (T, D), those of its sentences one behind the other."""
-    sentences = (sentence for text in texts for sentence in text)
-    vectors = elmo.embed(sentences, layers=settings.layers, state=settings.state, words=memory)  # type: ignore[arg-type]
-    for text in texts:
-        stacks = list(islice(vectors, len(text)))
-        yield np.concatenate(stacks) if stacks else np.zeros((0, settings.width), np.float32)
-
-
-def _fitted(elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]]) -> Pooling:
-    """Return what the pooling of an index learns from a sample."""
-    weighting, directions = POOLS[settings.pool]
-    joined = [[token for sentence in text for token in sentence] for text in texts]
-    pooling = Pooling(Idf.of(joined) if weighting == "idf" and joined else None)
-    if directions is None or len(texts) < _ENOUGH:
-        return pooling
-    stacks = _embedded(elmo, settings, texts[:_SAMPLE_VECTORS], elmo.word_vectors())
-    if settings.unit == "word":
-        vectors_ND = np.concatenate(list(stacks))
-    else:
-        vectors_ND = np.stack([pooling.mean(*pair) for pair in zip(joined, stacks, strict=False)])
-    return Pooling(pooling.idf, Common.of(vectors_ND, directions=directions))
-
-
-def _sentences(text: Text, unit: Unit, where: str) -> Sequence[Sentence]:
-    """Return the sentences of what was added; a string would be split into letters."""
-    sentences = text if unit == "passage" else [text]
-    for sentence in sentences:
-        if isinstance(sentence, str) or not all(isinstance(token, str) for token in sentence):
-            expected = "a list of sentences, each a list of tokens" if unit == "passage" else "a list of tokens"
-            raise MismatchError(f"{where}: expected {expected}, found {text!r:.60}; split it")
-    return sentences  # type: ignore[return-value]
-
-
-def _commits(numbered: Iterable[_Numbered]) -> Iterator[list[_Numbered]]:
-    """Yield texts in lists, each to be one commit."""
-    together: list[_Numbered] = []
-    tokens = 0
-    for text in numbered:
-        together.append(text)
-        tokens += len(text.tokens)
-        if len(together) == _COMMIT or tokens >= _COMMIT_TOKENS:
-            yield together
-            together, tokens = [], 0
-    if together:
-        yield together
-
-
 def _plain_layers(layers: Layers) -> Any:
     """Return `layers` as JSON holds it."""
     if layers == "all":
@@ -426,3 +318,10 @@ def _plain_layers(layers: Layers) -> Any:
 
 def _refuse(what: str, found: object, allowed: list[str]) -> NoReturn:
     raise MismatchError(f"{what}: expected {', '.join(map(repr, allowed))}, found {found!r}")
+
+
+def settings_of(address: str | Path, *, name: str = NAME) -> Settings | None:
+    """Return what an index was made with; None where there is none."""
+    store = open_store(address, name)
+    store.close()
+    return from_json(store.settings)[0] if store.settings is not None else None

@@ -1,6 +1,6 @@
-"""How the vectors of the words of a text become one: weighted by rarity, and without what all texts have in common.
+"""How the vectors of words become those that are compared: whitened, weighted by rarity, averaged.
 
-Axes: N texts, T words of one, D width of a vector, K common directions.
+Axes: N words or texts, T words of one text, D width of a vector.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 Vectors: TypeAlias = NDArray[np.float32]
 Words: TypeAlias = Sequence[str]
+
+# Directions along which words vary less than this share of the most are not stretched further.
+_FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -42,55 +45,56 @@ class Idf:
 
 
 @dataclass(frozen=True)
-class Common:
-    """What pooled vectors have in common: their mean (D,) and the directions (K, D) along which they differ most.
+class Whitening:
+    """Takes off what the vectors of all words share, and gives every direction the same weight.
 
-    Vectors of contextual models share a large part, which says nothing about a text and drowns what does (Mu and
-    Viswanath 2018, https://arxiv.org/abs/1702.01417, who leave out the mean and the first D/100 directions).
+    Vectors of contextual models lie in a narrow cone, and few directions, which tell little of what a word means,
+    decide about their cosines. Subtracting the mean and dividing by the standard deviation along each principal
+    direction is the whitening of Su et al. (2021, https://arxiv.org/abs/2103.15316), here of words, before they are
+    averaged; each then has length 1.
+
+    mean_D, matrix_DD: the whitened vector is (x - mean) matrix.
     """
 
     mean_D: Vectors
-    directions_KD: Vectors
+    matrix_DD: Vectors
 
     @classmethod
-    def of(cls, vectors_ND: Vectors, *, directions: int) -> Common:
-        """Compute the mean of vectors of length 1, and the directions, of which there are fewer than vectors."""
-        vectors_ND = unit(vectors_ND)
-        mean_D = vectors_ND.mean(0)
-        centred_ND = (vectors_ND - mean_D).astype(np.float64)
-        found = np.linalg.eigh(centred_ND.T @ centred_ND).eigenvectors  # the largest value is last
-        kept = found[:, ::-1][:, : min(directions, max(0, len(vectors_ND) - 1))]
-        return cls(mean_D, np.ascontiguousarray(kept.T, np.float32))
+    def of(cls, words: Words, vectors_ND: Vectors) -> Whitening:
+        """Compute it from words and their vectors, every distinct word counting the same however often it is there."""
+        counts = Counter(words)
+        share_N = np.array([1 / counts[word] for word in words]) / len(counts)
+        mean_D = share_N @ vectors_ND
+        centred_ND = vectors_ND - mean_D
+        values_D, directions_DD = np.linalg.eigh((centred_ND * share_N[:, None]).T @ centred_ND)
+        deviations_D = np.sqrt(np.maximum(values_D, _FLOOR * max(values_D[-1], np.finfo(np.float32).tiny)))
+        return cls(mean_D.astype(np.float32), (directions_DD / deviations_D).astype(np.float32))
 
-    def without(self, vectors: Vectors) -> Vectors:
-        """Return vectors (..., D), brought to length 1, with nothing of this left in them."""
-        centred = unit(vectors) - self.mean_D
-        return (centred - centred @ self.directions_KD.T @ self.directions_KD).astype(np.float32)
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Return whitened vectors (..., D) of length 1."""
+        return unit(((vectors - self.mean_D) @ self.matrix_DD).astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Pooling:
     """From the vectors of words to one vector of length 1, whose product with another is their cosine.
 
-    idf: the weights of words, all the same without it. common: what is taken off.
+    idf: the weights of words, all the same without it. whitening: of the vectors of words, before anything else.
     """
 
     idf: Idf | None = None
-    common: Common | None = None
-
-    def mean(self, words: Words, vectors_TD: Vectors) -> Vectors:
-        """Return the weighted mean of the vectors of a text, (D,); zeros for no words."""
-        if not len(words):
-            return np.zeros(vectors_TD.shape[-1], np.float32)
-        return np.average(vectors_TD, axis=0, weights=self.idf(words) if self.idf else None).astype(np.float32)
+    whitening: Whitening | None = None
 
     def __call__(self, words: Words, vectors_TD: Vectors) -> Vectors:
-        """Return the vector of a text, (D,)."""
-        return self.finish(self.mean(words, vectors_TD))
+        """Return the vector of a text, (D,); zeros for no words."""
+        if not len(words):
+            return np.zeros(vectors_TD.shape[-1], np.float32)
+        weights_T = self.idf(words) if self.idf else np.ones(len(words), np.float32)
+        return unit((weights_T @ self.word(vectors_TD)).astype(np.float32))
 
-    def finish(self, vectors: Vectors) -> Vectors:
-        """Return pooled vectors (..., D) as they are compared."""
-        return unit(self.common.without(vectors) if self.common else vectors)
+    def word(self, vectors: Vectors) -> Vectors:
+        """Return vectors of words (..., D) as they are compared or averaged."""
+        return self.whitening(vectors) if self.whitening else vectors
 
 
 def unit(vectors: Vectors) -> Vectors:

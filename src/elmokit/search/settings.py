@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elmokit.errors import FormatError, MismatchError
-from elmokit.search.pooling import Common, Idf, Pooling
+from elmokit.search.pooling import Idf, Pooling, Whitening
 from elmokit.search.rows import OWN_FIELDS, Kind
 
 Unit: TypeAlias = Literal["sentence", "passage", "word"]
@@ -63,12 +65,12 @@ class Settings:
 
 def to_json(settings: Settings, pooling: Pooling) -> dict[str, Any]:
     """Return plain data that `from_json` reads."""
-    idf, common = pooling.idf, pooling.common
+    idf, white = pooling.idf, pooling.whitening
     return {
         "version": VERSION,
         **asdict(replace(settings, words=list(settings.words), fields=dict(settings.fields))),
         "idf": idf and {"texts": idf.texts, "frequencies": dict(idf.frequencies)},
-        "common": common and {"mean": common.mean_D.tolist(), "directions": common.directions_KD.tolist()},
+        "whitening": white and {"mean": _packed(white.mean_D), "matrix": _packed(white.matrix_DD)},
     }
 
 
@@ -79,13 +81,16 @@ def from_json(found: Mapping[str, Any]) -> tuple[Settings, Pooling]:
             f"the index was made by another version of elmokit: expected format {VERSION}, found "
             f"{found.get('version')}; update elmokit, or make the index anew"
         )
-    plain = {name: value for name, value in found.items() if name not in ("version", "idf", "common")}
-    idf, common = found["idf"], found["common"]
-    return Settings(**{**plain, "words": tuple(plain["words"])}), Pooling(
-        idf and Idf(**idf),
-        common and Common(np.array(common["mean"], np.float32), _matrix(common["directions"], plain["width"])),
-    )
+    plain = {name: value for name, value in found.items() if name not in ("version", "idf", "whitening")}
+    idf, white, width = found["idf"], found["whitening"], plain["width"]
+    whitening = white and Whitening(_unpacked(white["mean"]), _unpacked(white["matrix"]).reshape(width, width))
+    return Settings(**{**plain, "words": tuple(plain["words"])}), Pooling(idf and Idf(**idf), whitening)
 
 
-def _matrix(rows: list[list[float]], width: int) -> Any:
-    return np.array(rows, np.float32).reshape(-1, width)
+def _packed(array: NDArray[np.float32]) -> str:
+    """Return the bytes of an array in base64: decimals would take three times the place."""
+    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode("ascii")
+
+
+def _unpacked(packed: str) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float32)

@@ -1,0 +1,56 @@
+"""From texts to the vectors of their words, as the settings of an index ask for them, and what its pooling learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from elmokit.model import Elmo, Layers, WordVectors
+from elmokit.search.pooling import Idf, Pooling, Vectors, Whitening
+from elmokit.search.settings import Settings, Unit
+from elmokit.search.texts import Sentence
+
+# Weights of words, and whether their vectors are whitened first.
+POOLS: dict[str, tuple[Literal["mean", "idf"], bool]] = {
+    "mean": ("mean", False),
+    "idf": ("idf", False),
+    "white-mean": ("mean", True),
+    "white-idf": ("idf", True),
+}
+# What served best where it was judged (docs/search.md): layers and pool.
+DEFAULTS: dict[Unit, tuple[Layers, str]] = {
+    "sentence": (0, "white-idf"),
+    "passage": (0, "white-idf"),
+    "word": ("average", "white-mean"),
+}
+# Texts that words are counted in, and those of them whose words tell how to whiten.
+SAMPLE = 100_000
+_SAMPLE_VECTORS = 2_000
+# Words of the sample for each value of a vector, below which they cannot tell.
+_ENOUGH = 10
+
+
+def embedded(
+    elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]], *, memory: WordVectors | None = None
+) -> Iterator[Vectors]:
+    """Yield the vectors of the words of each text, (T, D), those of its sentences one behind the other."""
+    sentences = (sentence for text in texts for sentence in text)
+    vectors = elmo.embed(sentences, layers=settings.layers, state=settings.state, words=memory)  # type: ignore[arg-type]
+    for text in texts:
+        stacks = list(islice(vectors, len(text)))
+        yield np.concatenate(stacks) if stacks else np.zeros((0, settings.width), np.float32)
+
+
+def fitted(elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]]) -> Pooling:
+    """Return what the pooling of an index learns from a sample."""
+    weighting, whitened = POOLS[settings.pool]
+    joined = [[token for sentence in text for token in sentence] for text in texts]
+    idf = Idf.of(joined) if weighting == "idf" and joined else None
+    words = [token for text in joined[:_SAMPLE_VECTORS] for token in text]
+    if not whitened or len(words) < _ENOUGH * settings.width:
+        return Pooling(idf)
+    stacks = embedded(elmo, settings, texts[:_SAMPLE_VECTORS])
+    return Pooling(idf, Whitening.of(words, np.concatenate(list(stacks))))
