@@ -35,19 +35,19 @@ class LanceStore:
 
     def __init__(self, address: str, name: str) -> None:
         _check_folder(address)
-        self.name = name
-        # The handle sees what other processes have committed.
-        self._db = lancedb.connect(address, read_consistency_interval=timedelta(0))
+        self.address, self.name = address, name
+        self._db: Any = _connected(address) if "://" in address or Path(address).exists() else None
         self.settings = self._read_settings()
         self._table: Any = self._db.open_table(name) if self.settings else None
 
     def _read_settings(self) -> dict[str, Any] | None:
-        if f"{self.name}_settings" not in _tables(self._db):
+        if self._db is None or f"{self.name}_settings" not in _tables(self._db):
             return None
         return json.loads(self._db.open_table(f"{self.name}_settings").to_arrow()["settings"][0].as_py())
 
     def create(self, settings: Mapping[str, Any], *, width: int, fields: Mapping[str, Kind], language: str) -> None:
         """Make an empty index. The settings are written last: without them there is none."""
+        self._db = self._db or _connected(self.address)
         if self.name in _tables(self._db) and self._db.open_table(self.name).count_rows():
             raise OutputError(f"the table {self.name} holds rows that are no index; choose another --name")
         schema = _schema(width, fields)
@@ -123,6 +123,11 @@ def _check_folder(address: str) -> None:
         raise OutputError(
             f"the folder {address} holds other files, expected an index or an empty folder; choose another"
         )
+
+
+def _connected(address: str) -> Any:
+    """Open a LanceDB, making the folder; what other processes commit is seen."""
+    return lancedb.connect(address, read_consistency_interval=timedelta(0))
 
 
 def _tables(db: Any) -> list[str]:
