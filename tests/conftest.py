@@ -11,6 +11,7 @@ import torch
 
 from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, network_shapes
 from elmokit.model import Elmo
+from postgres_server import server as server  # a fixture
 
 SHARED = Path(os.environ.get("ELMOKIT_SHARED", Path(__file__).parents[2] / "shared"))
 ORACLES = SHARED / "oracles"

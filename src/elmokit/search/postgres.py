@@ -191,7 +191,7 @@ class PostgresStore:
     def _run(self) -> Iterator[Any]:
         """Yield a connection in a transaction, or tell in one sentence why the server does not do it."""
         try:
-            with self._pool.connection(timeout=10) as connection:
+            with self._pool.connection(timeout=5) as connection:
                 yield connection
         except psycopg.Error as error:
             reason = str(error).strip().splitlines()[0]

@@ -32,10 +32,8 @@ def read_query(text: str, *, word: bool, symbols: bool) -> Query:
         return _checked(Query(list(splitter([text]))), text)
     parts = _MARKED.split(text)
     if len(parts) != 3:
-        found = f"{(len(parts) - 1) // 2} marked words in {text!r}"
-        raise MismatchError(
-            f"expected a sentence with one word marked, such as 'the *bank* of the river', found {found}"
-        )
+        found = f"found {(len(parts) - 1) // 2} in {text!r}"
+        raise MismatchError(f"expected a sentence with one marked word, such as 'the *bank* of the river', {found}")
     before, marked, after = ([token for tokens in splitter([part]) for token in tokens] for part in parts)
     if len(marked) != 1:
         raise MismatchError(f"expected one word between the asterisks, found {' '.join(marked)!r}; mark one of them")

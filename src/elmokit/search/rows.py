@@ -121,17 +121,13 @@ def read_condition(written: str, fields: Mapping[str, Kind]) -> Condition:
     """Read a condition such as "year>=1990"; `MismatchError` for one that does not fit these fields."""
     found = _CONDITION.fullmatch(written)
     if not found:
-        raise MismatchError(
-            f"the condition {written!r} has no comparison; expected one such as  source=a.txt  or  line>=10"
-        )
+        raise MismatchError(f"expected a condition such as  source=a.txt  or  line>=10, found {written!r}")
     name, comparison, text = found.groups()
     kind = _known(name, fields)
     try:
         return Condition(name, comparison, _READ[kind](text))  # type: ignore[arg-type]
     except ValueError:
-        raise MismatchError(
-            f"the field {name} holds numbers ({kind}), found {text!r} in the condition {written!r}"
-        ) from None
+        raise MismatchError(f"the field {name} holds {kind}s, found {text!r} in {written!r}") from None
 
 
 def check(condition: Condition, fields: Mapping[str, Kind]) -> None:

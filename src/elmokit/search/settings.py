@@ -71,6 +71,7 @@ def to_json(settings: Settings, pooling: Pooling) -> dict[str, Any]:
         **asdict(replace(settings, words=list(settings.words), fields=dict(settings.fields))),
         "idf": idf and {"texts": idf.texts, "frequencies": dict(idf.frequencies)},
         "whitening": white and {"mean": _packed(white.mean_D), "matrix": _packed(white.matrix_DD)},
+        "centre": None if pooling.centre_D is None else _packed(pooling.centre_D),
     }
 
 
@@ -81,10 +82,12 @@ def from_json(found: Mapping[str, Any]) -> tuple[Settings, Pooling]:
             f"the index was made by another version of elmokit: expected format {VERSION}, found "
             f"{found.get('version')}; update elmokit, or make the index anew"
         )
-    plain = {name: value for name, value in found.items() if name not in ("version", "idf", "whitening")}
-    idf, white, width = found["idf"], found["whitening"], plain["width"]
+    plain = {name: value for name, value in found.items() if name not in ("version", "idf", "whitening", "centre")}
+    idf, white, centre, width = found["idf"], found["whitening"], found["centre"], plain["width"]
     whitening = white and Whitening(_unpacked(white["mean"]), _unpacked(white["matrix"]).reshape(width, width))
-    return Settings(**{**plain, "words": tuple(plain["words"])}), Pooling(idf and Idf(**idf), whitening)
+    return Settings(**{**plain, "words": tuple(plain["words"])}), Pooling(
+        idf and Idf(**idf), whitening, centre and _unpacked(centre)
+    )
 
 
 def _packed(array: NDArray[np.float32]) -> str:

@@ -52,5 +52,5 @@ def fitted(elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]]) 
     words = [token for text in joined[:_SAMPLE_VECTORS] for token in text]
     if not whitened or len(words) < _ENOUGH * settings.width:
         return Pooling(idf)
-    stacks = embedded(elmo, settings, texts[:_SAMPLE_VECTORS])
-    return Pooling(idf, Whitening.of(words, np.concatenate(list(stacks))))
+    stacks = list(embedded(elmo, settings, texts[:_SAMPLE_VECTORS]))
+    return Pooling(idf, Whitening.of(words, np.concatenate(stacks))).centred(joined[:_SAMPLE_VECTORS], stacks)
