@@ -30,7 +30,7 @@ from elmokit.train.initial import initial_arrays
 QUALITY = Path(__file__).parent
 RESULTS = QUALITY.parent / "results" / "quality"
 SHARED = Path(os.environ.get("ELMOKIT_SHARED", QUALITY.parents[2] / "shared"))
-VERSIONS = ("elmokit", "torch", "numpy", "scikit-learn", "scipy", "gensim")
+VERSIONS = ("elmokit", "torch", "numpy", "scikit-learn", "scipy", "gensim", "lancedb")
 
 Sentence: TypeAlias = Sequence[str]
 # All layers of one sentence: (L, T, D).

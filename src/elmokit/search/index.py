@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
@@ -110,14 +111,15 @@ class Index:
             language=language,
             fields=dict(fields or {}),
         )
-        store = open_store(address, name)
-        if store.settings is not None:
-            store.close()
-            raise OutputError(f"{address} holds an index already; open it, or choose another place or name")
-        texts = [sentences_of(text, unit, f"text {n} of the sample") for n, text in enumerate(islice(sample, SAMPLE))]
-        pooling = fitted(elmo, settings, texts)
-        store.create(to_json(settings, pooling), width=elmo.dim, fields=settings.fields, language=language)
-        return cls(store, elmo, address=str(address))
+        with _opened(address, name) as store:
+            if store.settings is not None:
+                raise OutputError(f"{address} holds an index already; open it, or choose another place or name")
+            texts = [
+                sentences_of(text, unit, f"text {n} of the sample") for n, text in enumerate(islice(sample, SAMPLE))
+            ]
+            pooling = fitted(elmo, settings, texts)
+            store.create(to_json(settings, pooling), width=elmo.dim, fields=settings.fields, language=language)
+            return cls(store, elmo, address=str(address))
 
     @classmethod
     def open(cls, address: str | Path, elmo: Elmo | None = None, *, name: str = NAME) -> Index:
@@ -125,12 +127,11 @@ class Index:
 
         Raises `OutputError` where no index is, `MismatchError` where it was made with another model.
         """
-        store = open_store(address, name)
-        if store.settings is None:
-            store.close()
-            raise OutputError(f"there is no index {name!r} at {address}; make one with  elmo index TEXT {address}")
-        settings, _ = from_json(store.settings)
-        return cls(store, elmo or load(settings.model_name), address=str(address))
+        with _opened(address, name) as store:
+            if store.settings is None:
+                raise OutputError(f"there is no index {name!r} at {address}; make one with  elmo index TEXT {address}")
+            settings, _ = from_json(store.settings)
+            return cls(store, elmo or load(settings.model_name), address=str(address))
 
     def __enter__(self) -> Index:
         return self
@@ -307,6 +308,17 @@ class Index:
 
 
 # ---------------------------------------------------------------- helpers
+
+
+@contextmanager
+def _opened(address: str | Path, name: str) -> Iterator[Store]:
+    """Yield a store, and close it again where something is wrong."""
+    store = open_store(address, name)
+    try:
+        yield store
+    except BaseException:
+        store.close()
+        raise
 
 
 def _plain_layers(layers: Layers) -> Any:

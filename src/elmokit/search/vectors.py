@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Literal
 
 import numpy as np
@@ -26,9 +26,9 @@ DEFAULTS: dict[Unit, tuple[Layers, str]] = {
     "passage": (0, "white-idf"),
     "word": ("average", "white-mean"),
 }
-# Texts that words are counted in, and those of them whose words tell how to whiten.
+# Texts that words are counted in, and tokens of the first of them, whose vectors tell how to whiten.
 SAMPLE = 100_000
-_SAMPLE_VECTORS = 2_000
+_SAMPLE_TOKENS = 50_000
 # Words of the sample for each value of a vector, below which they cannot tell.
 _ENOUGH = 10
 
@@ -49,8 +49,15 @@ def fitted(elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]]) 
     weighting, whitened = POOLS[settings.pool]
     joined = [[token for sentence in text for token in sentence] for text in texts]
     idf = Idf.of(joined) if weighting == "idf" and joined else None
-    words = [token for text in joined[:_SAMPLE_VECTORS] for token in text]
+    few = _few(joined)
+    words = [token for text in joined[:few] for token in text]
     if not whitened or len(words) < _ENOUGH * settings.width:
         return Pooling(idf)
-    stacks = list(embedded(elmo, settings, texts[:_SAMPLE_VECTORS]))
-    return Pooling(idf, Whitening.of(words, np.concatenate(stacks))).centred(joined[:_SAMPLE_VECTORS], stacks)
+    stacks = list(embedded(elmo, settings, texts[:few]))
+    return Pooling(idf, Whitening.of(words, np.concatenate(stacks))).centred(joined[:few], stacks)
+
+
+def _few(texts: Sequence[Sentence]) -> int:
+    """Return how many of the first texts have the tokens that are enough to learn from."""
+    ends = accumulate(map(len, texts))
+    return next((number for number, end in enumerate(ends, start=1) if end >= _SAMPLE_TOKENS), len(texts))

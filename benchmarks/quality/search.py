@@ -1,0 +1,181 @@
+"""Search in judged collections: layers and ways of pooling, beside full text (BM25) and the two together.
+
+    python benchmarks/quality/search.py [--model MODEL] [--quick]
+
+Collections: Cranfield, the questions of SQuAD asked of all its paragraphs, and those questions misspelt. nDCG@10 and
+recall@100, in per cent. Vectors are those of `elmokit.search`, every one compared with every other; what pooling has to
+learn, it learns from the first documents. The last three rows of a collection are searched for with an `Index` at
+its defaults: by vector, by the full text of LanceDB (BM25, English endings and frequent words left aside), and by both
+(reciprocal ranks).
+
+Uses of words: how often the nearest other use of a word has the same sense (words.tsv), by layer, whitened or not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import judging
+import numpy as np
+import words
+from judged_collections import Collection, Text, collections
+from judging import percent
+from numpy.typing import NDArray
+
+from elmokit import Elmo, load
+from elmokit.search import POOLS, Index, Settings
+from elmokit.search.pooling import Pooling
+from elmokit.search.vectors import embedded, fitted
+
+DEPTH = 100
+
+Layer: TypeAlias = int | str
+
+
+def main() -> None:
+    """Judge every way and write the result."""
+    told = judging.parser(__doc__).parse_args()
+    elmo = load(told.model)
+    judged = list(collections(told))
+    rows: dict[str, list[dict[str, Any]]] = {one.name: [] for one in judged}
+    for one in settings(elmo):
+        for name, row in pooled(elmo, one, judged):
+            rows[name].append(row)
+    for one in judged:
+        rows[one.name] += indexed(elmo, one)
+    data = {one.name: sizes(one) for one in judged}
+    found = {"data": data, "collections": rows, "uses": uses(elmo, told, judged[1].documents)}
+    judging.write(told, "search", found)
+
+
+def sizes(judged: Collection) -> dict[str, int]:
+    """Return what a collection counts."""
+    return {
+        "documents": len(judged.documents),
+        "tokens": sum(len(sentence) for text in judged.documents for sentence in text),
+        "questions": len(judged.questions),
+        "judgements": sum(map(len, judged.gains)),
+    }
+
+
+# ---------------------------------------------------------------- pooling
+
+
+def settings(elmo: Elmo) -> Iterator[Settings]:
+    """Yield the settings of every layer; those of its pools are made from it."""
+    made = Settings("", None, elmo.dim, 0, "fresh", "passage", (), "mean", False, "English", {})
+    layers: list[Layer] = [*range(elmo.n_layers), "average"]
+    yield from (replace(made, layers=layer) for layer in layers)
+
+
+def pooled(elmo: Elmo, layer: Settings, judged: Sequence[Collection]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the scores of every pool of a layer. Collections that share their documents embed them once."""
+    documents: Sequence[Text] = ()
+    for one in judged:
+        if one.documents is not documents:
+            documents = one.documents
+            ways = {pool: fitted(elmo, replace(layer, pool=pool), documents) for pool in POOLS}
+            spaces = all_vectors(elmo, layer, documents, ways)
+        asked = all_vectors(elmo, layer, one.questions, ways)
+        for pool in POOLS:
+            ranked = np.argsort(-(asked[pool] @ spaces[pool].T), axis=1, kind="stable")[:, :DEPTH]
+            yield one.name, {"layer": layer.layers, "pool": pool, **scores(ranked.tolist(), one.gains)}
+
+
+def all_vectors(
+    elmo: Elmo, layer: Settings, texts: Sequence[Text], ways: Mapping[str, Pooling]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors of texts, (N, D), for each way of pooling."""
+    made: dict[str, list[NDArray[np.float32]]] = {pool: [] for pool in ways}
+    for text, vectors_TD in zip(texts, embedded(elmo, layer, texts, memory=elmo.word_vectors()), strict=True):
+        tokens = [token for sentence in text for token in sentence]
+        for pool, way in ways.items():
+            made[pool].append(way(tokens, vectors_TD))
+    return {pool: np.stack(vectors) for pool, vectors in made.items()}
+
+
+# ---------------------------------------------------------------- an index
+
+
+def indexed(elmo: Elmo, judged: Collection) -> list[dict[str, Any]]:
+    """Return the scores of an index at its defaults, by vector, by full text and by both."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Index.create(Path(folder) / "index", elmo, sample=judged.documents, unit="passage") as index,
+    ):
+        index.add("documents", judged.documents)
+        index.optimize()
+        at = {"layer": index.settings.layers, "pool": index.settings.pool}
+        return [
+            {**at, "by": by, **scores(ranking(index, judged, by), judged.gains)} for by in ("vector", "text", "both")
+        ]
+
+
+def ranking(index: Index, judged: Collection, by: Any) -> list[list[int]]:
+    """Return the numbers of the documents that are found for each question."""
+    asked = ([token for sentence in question for token in sentence] for question in judged.questions)
+    return [[hit.line - 1 for hit in index.search(tokens, count=DEPTH, by=by, exact=True)] for tokens in asked]
+
+
+# ---------------------------------------------------------------- scores
+
+
+def scores(rankings: Sequence[Sequence[int]], gains: Sequence[Mapping[int, int]]) -> dict[str, float]:
+    """Return the means over the questions."""
+    pairs = list(zip(rankings, gains, strict=True))
+    return {
+        "ndcg@10": percent(np.mean([ndcg(*pair) for pair in pairs])),
+        "recall@100": percent(np.mean([recall(*pair) for pair in pairs])),
+    }
+
+
+def ndcg(ranking: Sequence[int], gains: Mapping[int, int], *, depth: int = 10) -> float:
+    """Return the discounted gain of the first `depth` documents, as a share of the best there could be."""
+    best = sorted(gains.values(), reverse=True)
+    return discounted([gains.get(number, 0) for number in ranking[:depth]]) / discounted(best[:depth])
+
+
+def discounted(gains: Sequence[int]) -> float:
+    """Return the sum of gains, each divided by the logarithm (base 2) of its rank and one."""
+    return float(sum(gain / np.log2(rank + 1) for rank, gain in enumerate(gains, start=1)))
+
+
+def recall(ranking: Sequence[int], gains: Mapping[int, int]) -> float:
+    """Return the share of what answers that is among the documents found."""
+    return len(gains.keys() & set(ranking)) / len(gains)
+
+
+# ---------------------------------------------------------------- uses of words
+
+
+def uses(elmo: Elmo, told: Any, sample: Sequence[Text]) -> list[dict[str, Any]]:
+    """Return the shares of uses whose nearest other has the same sense; whitening learns from the sample."""
+    known = judging.few(words.read(), told, 60)
+    sentences = [sentence for text in sample for sentence in text]
+    found = []
+    for layer in settings(elmo):
+        vectors_ND = np.stack(list(vectors_of(elmo, layer, known)))
+        for pool in ("mean", "white-mean"):
+            way = fitted(elmo, replace(layer, pool=pool, unit="word"), [[sentence] for sentence in sentences])
+            found.append({"layer": layer.layers, "pool": pool, "same_sense": same_sense(way.word(vectors_ND), known)})
+    return found
+
+
+def vectors_of(elmo: Elmo, layer: Settings, known: Sequence[words.Use]) -> Iterator[NDArray[np.float32]]:
+    """Yield the vector of the word in each use."""
+    for use, vectors_TD in zip(known, embedded(elmo, layer, [[use.sentence] for use in known]), strict=True):
+        yield vectors_TD[use.sentence.index(use.word)]
+
+
+def same_sense(vectors_ND: NDArray[np.float32], known: list[words.Use]) -> float:
+    """Return the share of uses, in per cent."""
+    shares = [words.same_sense(vectors_ND[rows], senses) for rows, senses in words.by_word(known).values()]
+    return percent(np.concatenate(shares).mean())
+
+
+if __name__ == "__main__":
+    main()
