@@ -360,6 +360,8 @@ def test_what_does_not_fit_is_told_in_one_sentence(tiny_elmo, tmp_path, wrong, m
     ("options", "message"),
     [
         ({"layers": "all"}, "one vector a word, found 'all'"),
+        ({"layers": 9}, "layer 9 does not exist"),
+        ({"state": "warm"}, "stores no warmed state"),
         ({"pool": "max"}, "pool: expected 'mean', 'idf', 'white-mean', 'white-idf', found 'max'"),
         ({"unit": "line"}, "unit: expected 'sentence', 'passage', 'word', found 'line'"),
         ({"fields": {"text": "text"}}, "the field 'text' cannot be called so"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -221,8 +222,9 @@ def _print(rows: Iterator[dict[str, Any]], fields: list[str], *, as_json: bool, 
         for row in rows:
             print(to_json(row))
     else:
+        found = list(islice(rows, 1))  # before anything is printed: it may be an error
         print("\t".join(("rank", "score", "source", "line", *fields, "text")))
-        for row in rows:
+        for row in chain(found, rows):
             values = ("" if row[name] is None else str(row[name]) for name in fields)
             where = (str(row["rank"]), f"{row['score']:.4f}", row["source"], str(row["line"]))
             print("\t".join((*where, *values, row["marked"])), flush=True)

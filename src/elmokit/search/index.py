@@ -111,6 +111,7 @@ class Index:
             language=language,
             fields=dict(fields or {}),
         )
+        elmo.embed((), layers=settings.layers, state=settings.state)  # type: ignore[arg-type] # raises what would later
         with _opened(address, name) as store:
             if store.settings is not None:
                 raise OutputError(f"{address} holds an index already; open it, or choose another place or name")
