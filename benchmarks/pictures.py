@@ -19,7 +19,7 @@ INK = "#1b4965"
 
 def main() -> None:
     """Draw every picture whose results are there."""
-    for name, draw in (("embed", speeds), ("growth", growth)):
+    for name, draw in (("embed", speeds), ("growth", growth), ("search", recall)):
         file = HERE / "results" / f"{name}.json"
         if file.exists():
             draw(json.loads(file.read_text(encoding="utf-8"))).save(str(IMAGES / f"benchmark-{name}.svg"))
@@ -57,6 +57,37 @@ def growth(found: dict[str, Any]) -> Any:
         )
         .properties(width=420, height=260, title=f"{found['shape']}: slope {found['slope']:.3f}")
     )
+
+
+def recall(found: dict[str, Any]) -> Any:
+    """Recall@10 against latency, a panel for each size; the default effort is filled, "all" compares with every row."""
+    panels = []
+    for size, measured in found["sizes"].items():
+        values = [
+            {
+                "store": store,
+                "recall": run["recall@10"],
+                "latency": run["latency_ms"]["median"],
+                "effort": run["effort"],
+            }
+            for store in ("LanceDB", "PostgreSQL")
+            for run in measured[store]["runs"]
+        ]
+        base = altair.Chart(altair.Data(values=values)).encode(
+            x=altair.X("latency:Q", scale=altair.Scale(type="log"), title="median latency, ms"),
+            y=altair.Y("recall:Q", scale=altair.Scale(zero=False), title="recall@10"),
+            color=altair.Color("store:N", scale=altair.Scale(range=[INK, "#e07a1f"]), title=None),
+            shape=altair.Shape("store:N", title=None),
+        )
+        graph = base.transform_filter("isValid(datum.effort)")
+        line = graph.mark_line().encode(order="effort:Q")
+        points = graph.mark_point(size=60).encode(
+            fillOpacity=altair.condition("datum.effort == 100", altair.value(1), altair.value(0)),
+            fill=altair.Fill("store:N", scale=altair.Scale(range=[INK, "#e07a1f"]), legend=None),
+        )
+        every = base.transform_filter("!isValid(datum.effort)").mark_text(dy=-8).encode(text=altair.value("all"))
+        panels.append((line + points + every).properties(width=240, height=220, title=f"{int(size):,} vectors"))
+    return altair.hconcat(*panels)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Write the tables of docs/benchmarks.md, training.md, scaling.md and bundled-model.md from the results, between the
-markers there."""
+"""Write the tables of docs/benchmarks.md, training.md, scaling.md, search.md and bundled-model.md from the results,
+between the markers there."""
 
 from __future__ import annotations
 
@@ -282,6 +282,35 @@ def part_lines(found: dict[str, Any]) -> list[str]:
     return rows
 
 
+def search_lines(result: dict[str, Any]) -> list[str]:
+    """The table of search.json: both stores at every size, with the effort of the default and around it."""
+    lines = [
+        "| vectors | store | effort | recall@10 | median, ms | 95th percentile, ms | filled in, s | index in, s | MB |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for size, measured in result["sizes"].items():
+        latency = measured["NumPy"]["latency_ms"]
+        lines.append(f"| {int(size):,} | NumPy | all | 1 | {latency['median']} | {latency['p95']} | | | |")
+        for store in ("LanceDB", "PostgreSQL"):
+            found = measured[store]
+            for run in found["runs"]:
+                cells = [f"{int(size):,}", store, "all" if run["effort"] is None else str(run["effort"])]
+                cells += [f"{run['recall@10']:.3f}", *(str(run["latency_ms"][kind]) for kind in ("median", "p95"))]
+                lines.append(
+                    "| " + " | ".join([*cells, *(str(found[k]) for k in ("fill_s", "optimize_s", "mb"))]) + " |"
+                )
+    about = result["about"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    load = ", ".join(f"{measured['load']:.0f} at {int(size):,}" for size, measured in result["sizes"].items())
+    return [
+        *lines,
+        "",
+        f"`python benchmarks/search.py --text {about['text']}`; {about['questions']} questions, vectors of "
+        f"{about['width']} values, {about['cpu']}, threads: {about['threads']}, programs at work on the machine (load "
+        f"average): {load}; {versions}.",
+    ]
+
+
 TABLES = [
     ("benchmarks.md", "embed", embed_lines),
     ("benchmarks.md", "train_peer", train_lines),
@@ -294,6 +323,7 @@ TABLES = [
     ("training.md", "ablation", ablation_lines),
     ("training.md", "many_gpus", gpu_lines),
     ("scaling.md", "scaling", scaling_lines),
+    ("search.md", "search", search_lines),
     *QUALITY_TABLES,
 ]
 

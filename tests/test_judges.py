@@ -28,11 +28,13 @@ sys.path.insert(0, str(QUALITY))
 
 import bias  # noqa: E402 (the folder above is on the path only now)
 import contextuality  # noqa: E402
+import judged_collections  # noqa: E402
 import judging  # noqa: E402
 import perplexity  # noqa: E402
 import pos  # noqa: E402
 import probe  # noqa: E402
 import relatedness  # noqa: E402
+import search  # noqa: E402
 import state  # noqa: E402
 import static_vectors  # noqa: E402
 import tables  # noqa: E402
@@ -245,6 +247,43 @@ def test_a_pronoun_is_weighed_from_both_sides(tmp_path):
     assert share == pytest.approx(np.mean(wanted))
 
 
+def test_a_ranking_is_scored_as_by_hand():
+    gains = {5: 3, 2: 1, 9: 2}
+    ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
+    assert search.ndcg([2, 7, 5], gains) == pytest.approx((1 / math.log2(2) + 3 / math.log2(4)) / ideal)
+    assert search.ndcg([5, 9, 2, 1], gains) == pytest.approx(1)
+    assert search.ndcg([1] * 10 + [5], gains) == 0  # beyond the tenth
+    assert search.recall([2, 7, 5], gains) == pytest.approx(2 / 3)
+
+
+def test_questions_of_cranfield_are_counted_as_the_judgements_do(tmp_path):
+    given = make_told(tmp_path)
+    found = judged_collections.cranfield(given)
+    assert found.documents[:2] == [[["the", "old", "bank", "."]], [["a", "river", "late", "."]]]
+    assert found.documents[2] == []
+    assert list(found.questions) == [[["old", "bank", "."]]]
+    assert found.gains == [{0: 3}]  # judged 2; what is judged -1 does not answer
+
+
+def test_questions_are_misspelt_as_people_do(tmp_path):
+    told = make_told(tmp_path)
+    plain = judged_collections.squad(told)
+    wrong = judged_collections.misspelt(told, plain)
+    assert {question[0][0] for question in plain.questions} == {"which"}
+    assert {question[0][0] for question in wrong.questions} <= {"witch", "wich"}
+    assert wrong.documents is plain.documents
+    assert all(
+        plain.documents[n] == [["the", "river", q[0][1], "."]]
+        for q, g in zip(plain.questions, plain.gains, strict=True)
+        for n in g
+    )
+
+
+def make_told(folder):
+    make_data(folder)
+    return argparse.Namespace(data=folder, quick=False)
+
+
 # ---------------------------------------------------------------- from end to end
 
 
@@ -282,6 +321,15 @@ def make_data(folder):
         f"{n}\tthe old bank\ta {'old ' * n}river\t{n}\n" for n in (1, 2, 3)
     )
     archive(tasks / "sick.tar.xz", {"sick/raw/SICK_test_annotated.txt": sick})
+    texts = ".I 1\n.T\na\n.W\nthe old bank .\n.I 2\n.T\nb\n.W\na river late .\n.I 3\n.W\n\n" * 40
+    cranfield = {"cran.all.1400": texts, "cran.qry": ".I 001\n.W\nold bank .\n", "cranqrel": "1 1 2 \n1 2 -1\n"}
+    archive(tasks / "cranfield.tar.xz", {f"cranfield/raw/{name}": text for name, text in cranfield.items()})
+    asked = [{"context": f"the river {n} .", "qas": [{"question": f"which {n} ?"}]} for n in "abcdefghij" * 12]
+    archive(
+        tasks / "squad-v1.1-dev.tar.xz",
+        {"squad-v1.1-dev/dev-v1.1.rebuilt.json": json.dumps({"data": [{"paragraphs": asked}]})},
+    )
+    archive(tasks / "natural-noise.tar.xz", {"natural-noise/raw/en.natural": "which witch wich\n"})
     lines, gold = "bank\tN\t1-0\tthe bank\tbank .\n" * 4, "T\nF\n" * 2
     pairs = {f"wic/raw/{p}/{p}.{k}.txt": t for p in ("dev", "test") for k, t in (("data", lines), ("gold", gold))}
     archive(tasks / "wic.tar.xz", pairs)
@@ -320,7 +368,7 @@ def judged(given_data):
         for judge in (pos, wsd, words, relatedness, wic, contextuality):
             name = Path(judge.__file__).stem
             run(judge, patch, *model, "--static", given_data / "static.kv", "--out", out / f"{name}.json")
-        for judge in (state, perplexity, bias):
+        for judge in (state, perplexity, bias, search):
             run(judge, patch, *model, "--out", out / f"{Path(judge.__file__).stem}.json")
     return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
 
@@ -329,7 +377,7 @@ def judged(given_data):
 def test_every_judge_writes_what_its_table_needs(judged, name):
     lines = {found: make for _, found, make in tables.TABLES}[name](judged[name.removeprefix("quality/")])
     rows = [line for line in lines if line.startswith("|")]
-    assert len(rows) > 2
+    assert len(rows) > 2, lines
     assert "benchmarks/quality/" in lines[-1]
     assert "SHA-256" in lines[-1]
 

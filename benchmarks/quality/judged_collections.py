@@ -17,6 +17,8 @@ from elmokit.reading import Splitter
 # A document or a question: its sentences, tokenised.
 Text: TypeAlias = Sequence[Sequence[str]]
 
+# Of the 10,570 of SQuAD.
+QUESTIONS = 2000
 _SPLIT = Splitter(tokenize=True)
 
 
@@ -83,7 +85,7 @@ def squad(told: argparse.Namespace) -> Collection:
     text = judging.member(told.data / "tasks" / "squad-v1.1-dev.tar.xz", "squad-v1.1-dev/dev-v1.1.rebuilt.json")
     paragraphs = [one for article in json.loads(text)["data"] for one in article["paragraphs"]]
     asked = [(qa["question"], number) for number, one in enumerate(paragraphs) for qa in one["qas"]]
-    asked = judging.few(random.Random(1).sample(asked, 2000), told, 20)
+    asked = judging.few(random.Random(1).sample(asked, min(len(asked), QUESTIONS)), told, 20)
     questions, gains = [split(question) for question, _ in asked], [{number: 1} for _, number in asked]
     return fewer(Collection("SQuAD", [split(one["context"]) for one in paragraphs], questions, gains), told)
 

@@ -18,6 +18,6 @@ mkdir -p "$out"
 for judge in pos wsd words relatedness wic contextuality; do
   "$python" "$here/$judge.py" --model "$model" --static "$static" --data "$data" --out "$out/$judge.json" $quick
 done
-for judge in state perplexity bias; do
+for judge in state perplexity bias search; do
   "$python" "$here/$judge.py" --model "$model" --data "$data" --out "$out/$judge.json" $quick
 done

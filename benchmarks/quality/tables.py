@@ -102,6 +102,27 @@ def bias_lines(result: dict[str, Any]) -> list[str]:
     return [*table, "", note(result, "")]
 
 
+def search_lines(result: dict[str, Any]) -> list[str]:
+    """Scores of search by collection, those of an index below, and the senses of uses."""
+    names = list(result["collections"])
+    figures = [f"{name}: {score}" for name in names for score in ("nDCG@10", "recall@100")]
+    table = [row(["layer", "pool", "ranked by", *figures]), aligned(3, len(figures))]
+    for ways in zip(*result["collections"].values(), strict=True):
+        scores = [f"{way[key]:.1f}" for way in ways for key in ("ndcg@10", "recall@100")]
+        by = {"vector": "index: vector", "text": "index: full text (BM25)", "both": "index: both"}.get(
+            ways[0].get("by")
+        )
+        way = ["", ""] if ways[0].get("by") == "text" else [str(ways[0]["layer"]), ways[0]["pool"]]
+        table.append(row([*way, by or "vector", *scores]))
+    sizes = "; ".join(
+        f"{name}: {one['documents']:,} documents, {one['questions']:,} questions, {one['judgements']:,} answers"
+        for name, one in result["data"].items()
+    )
+    senses = [row(["uses of words: layer", "pool", "nearest has the same sense, %"]), aligned(2, 1)]
+    senses += [row([str(one["layer"]), one["pool"], f"{one['same_sense']:.1f}"]) for one in result["uses"]]
+    return [*table, "", *senses, "", note(result, sizes)]
+
+
 # ---------------------------------------------------------------- parts
 
 
@@ -140,4 +161,5 @@ TABLES = [
     ("bundled-model.md", "quality/state", state_lines),
     ("bundled-model.md", "quality/perplexity", perplexity_lines),
     ("bundled-model.md", "quality/bias", bias_lines),
+    ("search.md", "quality/search", search_lines),
 ]
