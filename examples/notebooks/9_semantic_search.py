@@ -1,11 +1,12 @@
 # %% [markdown]
 # # Semantic search
 #
-# **Shows** a search for the sentences that are nearest to a question: mean vectors, compared by cosine with every
-# sentence of some textbooks. For up to some hundred thousand sentences NumPy needs no index.
+# **Shows** an index of the sentences of some textbooks, searched by meaning, by words and by both; how well sentences
+# are found again whose words were misspelt; and uses of a word in the sense of the question.
 #
-# **Needs** `pip install elmokit`, and a text of one tokenised sentence a line. Here it is `data/openstax/train.txt.xz`,
-# sentences of textbooks by OpenStax (CC BY 4.0, <https://openstax.org>); any text will do.
+# **Needs** `pip install 'elmokit[search]'`, and a text of one tokenised sentence a line. Here it is
+# `data/openstax/train.txt.xz`, sentences of textbooks by OpenStax (CC BY 4.0, <https://openstax.org>); any text will
+# do.
 
 # %%
 import random
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import elmokit
-from elmokit.reading import read_sentences, words
+from elmokit.reading import read_sentences
+from elmokit.search import Index
 
 TEXT = Path("data/openstax/train.txt.xz")
 N = 1000  # sentences, one in a hundred of the text
@@ -26,47 +28,36 @@ elmo = elmokit.load()
 # %% [markdown]
 # ## The index
 #
-# All mean vectors have a large part in common, which says nothing; without it the cosines tell more. What remains is
-# brought to length 1, so that a product is a cosine.
+# A folder. It remembers the model, and how vectors are made of a sentence: from the sample it learns what all words
+# have in common, which is taken off, and how rare each word is, which is its weight. `elmo index` and `elmo search` do
+# the same on the command line.
 
 # %%
-pooled_ND = np.stack(list(elmo.embed(sentences, pool="mean")))
-common_D = pooled_ND.mean(axis=0)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors without what is common, of length 1."""
-    centred = vectors - common_D
-    return centred / np.linalg.norm(centred, axis=-1, keepdims=True)
-
-
-index_ND = unit(pooled_ND)
-print(f"{index_ND.shape}, {index_ND.nbytes / 1e6:.1f} MB")
-
-
-# %%
-def search(queries: list[list[str]], n: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the n nearest sentences of each query, and their cosines."""
-    cosines_QN = unit(np.stack(list(elmo.embed(queries, pool="mean")))) @ index_ND.T
-    nearest_QN = np.argsort(-cosines_QN, axis=1)[:, :n]
-    return nearest_QN, np.take_along_axis(cosines_QN, nearest_QN, axis=1)
-
+index = Index.create("books.index", elmo, sample=sentences)
+print(index.add("openstax", sentences))
+print(index.settings.layers, index.settings.pool)
 
 # %%
 questions = ["Prices rise when supply falls.", "The cells of the body need energy.", "The war ended with a treaty."]
-for question, found, cosines in zip(questions, *search([words(question) for question in questions]), strict=True):
+for question in questions:
     print(question)
-    for number, cosine in zip(found, cosines, strict=True):
-        print(f"   {cosine:.2f}  {' '.join(sentences[number])[:100]}")
+    for hit in index.search(question, count=3):
+        print(f"   {hit.score:.2f}  {hit.text[:100]}")
 
 # %% [markdown]
-# The bundled model is small, and a mean of words is a plain picture of a sentence: what is found is alike in wording
-# and form as much as in meaning.
-#
+# By full text (BM25), and by both: the ranks of a sentence in the two, added up as reciprocals.
+
+# %%
+for by in ("text", "both"):
+    print(by)
+    for hit in index.search(questions[0], by=by, count=3):
+        print(f"   {hit.score:.2f}  {hit.text[:100]}")
+
+# %% [markdown]
 # ## How well does it find?
 #
 # A test with known answers: take sentences of the text, leave out every third word, swap two letters in the others, and
-# search for what is left. A search for whole words would find none of the changed ones.
+# search for what is left. A search for whole words finds none of the changed ones.
 
 # %%
 random.seed(1)
@@ -85,10 +76,35 @@ def damaged(sentence: list[str]) -> list[str]:
     return [swapped(word) for place, word in enumerate(sentence) if place % 3]
 
 
-wanted = random.sample(range(N), 150)
+wanted = random.sample([n for n in range(N) if len(sentences[n]) > 4], 150)
 queries = [damaged(sentences[number]) for number in wanted]
 print(" ".join(queries[0])[:100])
-found, _ = search(queries, n=10)
-first = float(np.mean(found[:, 0] == wanted))
-among_ten = float(np.mean([number in row for number, row in zip(wanted, found, strict=True)]))
-print(f"found first {first:.3f}, among the first ten {among_ten:.3f}; by chance {1 / N:.3f}")
+
+
+def shares(by: str) -> tuple[float, float]:
+    """How often the sentence is found first, and how often among the first ten."""
+    found = [[hit.line - 1 for hit in index.search(query, by=by)] for query in queries]
+    first = [row[:1] == [number] for number, row in zip(wanted, found, strict=True)]
+    return float(np.mean(first)), float(np.mean([number in row for number, row in zip(wanted, found, strict=True)]))
+
+
+first, among_ten = shares("vector")
+print(f"vectors: found first {first:.3f}, among the first ten {among_ten:.3f}; by chance {1 / N:.3f}")
+first_by_text, among_ten_by_text = shares("text")
+print(f"full text: found first {first_by_text:.3f}, among the first ten {among_ten_by_text:.3f}")
+index.close()
+
+# %% [markdown]
+# ## A word in the sense that is meant
+#
+# An index of the uses of some words. The question is a sentence in which the word is marked.
+
+# %%
+with Index.create("uses.index", elmo, sample=sentences, unit="word", words=["cell", "cells"]) as uses:
+    uses.add("openstax", islice(read_sentences(TEXT), 20_000))
+    print(f"{uses.count()} uses")
+    for query in ("The prisoner was locked in his *cell* .", "A *cell* divides into two ."):
+        print(query)
+        for hit in uses.search(query, count=3):
+            start = max(0, hit.marked.index("*") - 50)
+            print(f"   {hit.score:.2f}  {hit.marked[start : start + 100]}")

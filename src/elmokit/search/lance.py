@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,12 @@ class LanceStore:
         before = _opened(self._db, self.name)
         if before is not None and before.count_rows():
             raise OutputError(f"the table {self.name} holds rows that are no index; choose another --name")
-        schema = _schema(width, fields)
-        self._table = self._db.create_table(self.name, schema=schema, mode="overwrite")
-        self._table.create_index("key", config=lance_index.BTree())
-        self._table.create_index("text", config=_full_text(language))
-        table = pa.table({"settings": [json.dumps(settings)]})
-        self._db.create_table(f"{self.name}_settings", table, mode="overwrite")
+        kept = pa.table({"settings": [json.dumps(settings)]})
+        with self._writing():
+            self._table = self._db.create_table(self.name, schema=_schema(width, fields), mode="overwrite")
+            self._table.create_index("key", config=lance_index.BTree())
+            self._table.create_index("text", config=_full_text(language))
+            self._db.create_table(f"{self.name}_settings", kept, mode="overwrite")
         self.settings = dict(settings)
 
     def digests(self, source: str, first: int, last: int) -> dict[str, str]:
@@ -69,7 +71,8 @@ class LanceStore:
     def upsert(self, rows: Sequence[Row]) -> None:
         """Add rows, each in place of one of the same key, in one commit."""
         merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(_arrow(rows, self._table.schema))
+        with self._writing():
+            merge.execute(_arrow(rows, self._table.schema))
 
     def delete(self, conditions: Sequence[Condition]) -> int:
         """Delete the rows that meet all conditions; return how many."""
@@ -102,15 +105,26 @@ class LanceStore:
     def optimize(self) -> None:
         """Write small files together, and bring the indexes up to date; many rows get one for their vectors."""
         indexed = {column for index in self._table.list_indices() for column in index.columns}
-        if "vector" not in indexed and self._table.count_rows() >= _SMALL:
-            self._table.create_index(
-                "vector", config=lance_index.HnswSq(distance_type="cosine", m=16, ef_construction=_WIDTH)
-            )
-        self._table.optimize(cleanup_older_than=_KEPT)
+        graph = lance_index.HnswSq(distance_type="cosine", m=16, ef_construction=_WIDTH)
+        with self._writing():
+            if "vector" not in indexed and self._table.count_rows() >= _SMALL:
+                self._table.create_index("vector", config=graph)
+            self._table.optimize(cleanup_older_than=_KEPT)
 
     def close(self) -> None:
         """Let go of the table; nothing is kept open."""
         self._table = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell in one sentence why LanceDB does not write; what was committed before is safe."""
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError) as error:  # of Lance, of its arguments, of the file system
+            reason = re.sub(r", \S+\.rs:.*", "", str(error).splitlines()[0])  # without where in its source
+            raise OutputError(
+                f"the index {self.address} cannot be written ({reason}); mend that and try again"
+            ) from error
 
     def _columns(self) -> list[str]:
         return [name for name in self._table.schema.names if name not in ("digest", "vector")]
