@@ -193,7 +193,7 @@ def in_store(
 
 def row(number: int, vector_D: NDArray[np.float32]) -> Row:
     """Return the row of a vector, whose line is its number; the text is short, as it is not what is measured."""
-    return Row("uses", number, -1, "", f"use {number}", {}, vector_D)
+    return Row("uses", number, -1, "", f"use {number}", {}, "", vector_D)
 
 
 def searched(store: Store, asked_QD: NDArray[np.float32], right: list[set[int]], effort: int | None) -> dict[str, Any]:

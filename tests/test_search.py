@@ -23,6 +23,7 @@ from elmokit.search.pooling import Idf, Pooling, Whitening, unit
 from elmokit.search.query import read_query
 from elmokit.search.rows import fuse
 from elmokit.search.settings import from_json, to_json
+from elmokit.search.store import shown
 
 pytest.importorskip("lancedb")
 
@@ -214,6 +215,14 @@ def test_an_index_holds_what_its_sources_held_last(tmp_path_factory, tiny_elmo, 
         assert {k: hit.text for k, hit in contents(index).items()} == held
 
 
+def test_a_passage_that_is_split_otherwise_is_computed_again(tiny_elmo, tmp_path):
+    with Index.create(tmp_path / "index", tiny_elmo, unit="passage", layers="top") as index:
+        index.add("a", [[["old", "bank"], ["river"]]])
+        before = index.search(["bank"])
+        assert index.add("a", [[["old"], ["bank", "river"]]]) == Changes(changed=1)
+        assert index.search(["bank"])[0].score != pytest.approx(before[0].score, abs=1e-5)
+
+
 def test_what_was_changed_is_seen_by_one_who_has_the_index_open(made, place, tiny_elmo):
     index = made()
     with Index.open(place["address"], tiny_elmo, name=place["name"]) as other:
@@ -362,6 +371,7 @@ def test_what_does_not_fit_is_told_in_one_sentence(tiny_elmo, tmp_path, wrong, m
         ({"layers": "all"}, "one vector a word, found 'all'"),
         ({"layers": 9}, "layer 9 does not exist"),
         ({"state": "warm"}, "stores no warmed state"),
+        ({"words": ["bank"]}, "words are for an index of uses, found unit 'sentence'"),
         ({"pool": "max"}, "pool: expected 'mean', 'idf', 'white-mean', 'white-idf', found 'max'"),
         ({"unit": "line"}, "unit: expected 'sentence', 'passage', 'word', found 'line'"),
         ({"fields": {"text": "text"}}, "the field 'text' cannot be called so"),
@@ -372,6 +382,19 @@ def test_an_index_that_cannot_be_is_not_made(tiny_elmo, tmp_path, options, messa
     with pytest.raises(MismatchError, match=message):
         Index.create(tmp_path / "index", tiny_elmo, **options)
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "printed"),
+    [
+        ("postgresql://me:secret@host:5432/db", "postgresql://me:...@host:5432/db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://postgres:@/postgres?host=/tmp/a", "postgresql://postgres:...@/postgres?host=/tmp/a"),
+        ("books.index", "books.index"),
+    ],
+)
+def test_no_password_is_printed(address, printed):
+    assert shown(address) == printed
 
 
 def test_a_place_that_holds_something_else_is_left_alone(tiny_elmo, tmp_path):

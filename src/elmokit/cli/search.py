@@ -188,7 +188,7 @@ def _update(
             index.optimize()
             rows = index.count()
     told = ", ".join(f"{number:,} {what}" for what, number in asdict(done).items())
-    notice(f"{db}: {rows:,} rows ({told})")
+    notice(f"{index.address}: {rows:,} rows ({told})")
 
 
 def _made(

@@ -17,7 +17,7 @@ from elmokit.search.pooling import Vectors, unit
 from elmokit.search.query import Query, given_query, read_query
 from elmokit.search.rows import NO_PLACE, Condition, Hit, Kind, Row, check, digest, fuse, key, read_condition
 from elmokit.search.settings import Settings, State, Unit, from_json, to_json
-from elmokit.search.store import Store, open_store
+from elmokit.search.store import Store, open_store, shown
 from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
 from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
 
@@ -53,14 +53,14 @@ class Index:
     def __init__(self, store: Store, elmo: Elmo, *, address: str) -> None:
         """For `create` and `open`. Raises `MismatchError` where the index was made with another model."""
         self.settings, self.pooling = from_json(store.settings or {})
-        self.address = address
+        self.address = shown(address)
         self._store = store
         self._elmo = elmo
         if self.settings.model != elmo.fingerprint:
             name = f" {self.settings.model_name}" if self.settings.model_name else ""
             raise MismatchError(
-                f"the index {address} was made with another model{name} (fingerprint {self.settings.model[:12]}, found "
-                f"{elmo.fingerprint[:12]}); open it with that model, or make another index"
+                f"the index {self.address} was made with another model{name} (fingerprint {self.settings.model[:12]}, "
+                f"found {elmo.fingerprint[:12]}); open it with that model, or make another index"
             )
 
     @classmethod
@@ -71,7 +71,7 @@ class Index:
         *,
         sample: Iterable[Text] = (),
         unit: Unit = "sentence",
-        words: Iterable[str] = (),
+        words: Sequence[str] = (),
         layers: Layers | None = None,
         pool: str | None = None,
         state: State = "fresh",
@@ -96,6 +96,8 @@ class Index:
         """
         if unit not in DEFAULTS:
             _refuse("unit", unit, list(DEFAULTS))
+        if words and unit != "word":
+            raise MismatchError(f"words are for an index of uses, found unit {unit!r}; leave them out, or take 'word'")
         usual_layers, usual_pool = DEFAULTS[unit]
         pool = pool or usual_pool
         settings = Settings(
@@ -114,7 +116,7 @@ class Index:
         elmo.embed((), layers=settings.layers, state=settings.state)  # type: ignore[arg-type] # raises what would later
         with _opened(address, name) as store:
             if store.settings is not None:
-                raise OutputError(f"{address} holds an index already; open it, or choose another place or name")
+                raise OutputError(f"{shown(address)} holds an index already; open it, or choose another place or name")
             texts = [
                 sentences_of(text, unit, f"text {n} of the sample") for n, text in enumerate(islice(sample, SAMPLE))
             ]
@@ -130,7 +132,8 @@ class Index:
         """
         with _opened(address, name) as store:
             if store.settings is None:
-                raise OutputError(f"there is no index {name!r} at {address}; make one with  elmo index TEXT {address}")
+                at = shown(address)
+                raise OutputError(f"there is no index {name!r} at {at}; make one with  elmo index TEXT {at}")
             settings, _ = from_json(store.settings)
             return cls(store, elmo or load(settings.model_name), address=str(address))
 
@@ -203,7 +206,7 @@ class Index:
         have = self._store.digests(source, together[0].line, together[-1].line)
         wanted = {text.line: self._names(source, text) for text in together}
         due = [text for text in together if any(have.get(name) != mark for name, mark in wanted[text.line].items())]
-        rows = [row for row in self._rows(source, due, memory) if have.get(row.key) != row.digest]
+        rows = [row for row in self._rows(source, due, wanted, memory) if have.get(row.key) != row.digest]
         if rows:
             self._store.upsert(rows)
         kept = {name for names in wanted.values() for name in names}
@@ -214,9 +217,8 @@ class Index:
 
     def _names(self, source: str, text: Numbered) -> dict[str, str]:
         """Return key and digest of the rows of a text."""
-        tokens, line = text.tokens, text.line
-        whole = written(tokens)
-        return {key(source, line, place): digest(whole, word, text.fields) for place, word in self._units(tokens)}
+        mark = digest([written(sentence) for sentence in text.sentences], text.fields)
+        return {key(source, text.line, place): mark for place, _ in self._units(text.tokens)}
 
     def _units(self, tokens: Sentence) -> Iterator[tuple[int, str]]:
         """Yield place and word of what is a row."""
@@ -226,13 +228,15 @@ class Index:
         elif tokens:
             yield NO_PLACE, ""
 
-    def _rows(self, source: str, texts: Sequence[Numbered], memory: WordVectors) -> Iterator[Row]:
+    def _rows(
+        self, source: str, texts: Sequence[Numbered], marks: Mapping[int, Mapping[str, str]], memory: WordVectors
+    ) -> Iterator[Row]:
         stacks = embedded(self._elmo, self.settings, [text.sentences for text in texts], memory=memory)
         for text, vectors_TD in zip(texts, stacks, strict=True):
-            tokens = text.tokens
+            tokens, line = text.tokens, text.line
             for place, word in self._units(tokens):
-                vector_D = self._vector(tokens, vectors_TD, place)
-                yield Row(source, text.line, place, word, written(tokens), text.fields, vector_D)
+                vector_D, mark = self._vector(tokens, vectors_TD, place), marks[line][key(source, line, place)]
+                yield Row(source, line, place, word, written(tokens), text.fields, mark, vector_D)
 
     def _vector(self, tokens: Sentence, vectors_TD: Vectors, place: int) -> Vectors:
         if place == NO_PLACE:

@@ -57,7 +57,8 @@ class LanceStore:
         kept = pa.table({"settings": [json.dumps(settings)]})
         with self._writing():
             self._table = self._db.create_table(self.name, schema=_schema(width, fields), mode="overwrite")
-            self._table.create_index("key", config=lance_index.BTree())
+            for column in ("key", "source"):
+                self._table.create_index(column, config=lance_index.BTree())
             self._table.create_index("text", config=_full_text(language))
             self._db.create_table(f"{self.name}_settings", kept, mode="overwrite")
         self.settings = dict(settings)

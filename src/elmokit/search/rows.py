@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -35,7 +35,7 @@ class Row:
 
     source, line: where it comes from, lines counted from 1. place, word: of a use of a word, its number in the
     sentence, from 0, and the word; else -1 and "". text: tokens with a space between them. fields: what else is known
-    of it. vector: (D,) float32, of length 1.
+    of it. digest: a checksum of all that decides about the row. vector: (D,) float32, of length 1.
     """
 
     source: str
@@ -44,6 +44,7 @@ class Row:
     word: str
     text: str
     fields: Mapping[str, Value | None]
+    digest: str
     vector: NDArray[np.float32]
 
     @property
@@ -51,21 +52,16 @@ class Row:
         """The name of the row: no other row of an index has it."""
         return key(self.source, self.line, self.place)
 
-    @property
-    def digest(self) -> str:
-        """A short checksum of all that the vector is not: rows of one key and one digest are the same."""
-        return digest(self.text, self.word, self.fields)
-
 
 def key(source: str, line: int, place: int = NO_PLACE) -> str:
     """Return the name of a row: source:line, or source:line:place."""
     return f"{source}:{line}" if place == NO_PLACE else f"{source}:{line}:{place}"
 
 
-def digest(text: str, word: str, fields: Mapping[str, Value | None]) -> str:
-    """Return 64 bits of a SHA-256, as hexadecimal."""
-    plain = json.dumps([text, word, sorted(fields.items())])
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def digest(sentences: Sequence[str], fields: Mapping[str, Value | None]) -> str:
+    """Return a short checksum, 64 bits of a SHA-256 as hexadecimal, of a text and what else is known of it."""
+    plain = json.dumps([list(sentences), sorted(fields.items())])
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

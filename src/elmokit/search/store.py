@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +54,11 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of what is open."""
+
+
+def shown(address: str | Path) -> str:
+    """Return an address as it may be printed: without a password."""
+    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:...@", str(address))
 
 
 def open_store(address: str | Path, name: str) -> Store:
