@@ -60,8 +60,9 @@ def growth(found: dict[str, Any]) -> Any:
 
 
 def recall(found: dict[str, Any]) -> Any:
-    """Recall@10 against latency, a panel for each size; the default effort is filled, "all" compares with every row."""
+    """Recall@10 against latency, a panel for each size: the default effort is large, comparing with all is hollow."""
     panels = []
+    ticks = altair.Axis(values=[10**power * step for power in range(-1, 5) for step in (1, 2, 5)], labelOverlap=True)
     for size, measured in found["sizes"].items():
         values = [
             {
@@ -74,19 +75,19 @@ def recall(found: dict[str, Any]) -> Any:
             for run in measured[store]["runs"]
         ]
         base = altair.Chart(altair.Data(values=values)).encode(
-            x=altair.X("latency:Q", scale=altair.Scale(type="log"), title="median latency, ms"),
+            x=altair.X("latency:Q", scale=altair.Scale(type="log"), axis=ticks, title="median latency, ms"),
             y=altair.Y("recall:Q", scale=altair.Scale(zero=False), title="recall@10"),
             color=altair.Color("store:N", scale=altair.Scale(range=[INK, "#e07a1f"]), title=None),
             shape=altair.Shape("store:N", title=None),
         )
         graph = base.transform_filter("isValid(datum.effort)")
-        line = graph.mark_line().encode(order="effort:Q")
-        points = graph.mark_point(size=60).encode(
-            fillOpacity=altair.condition("datum.effort == 100", altair.value(1), altair.value(0)),
-            fill=altair.Fill("store:N", scale=altair.Scale(range=[INK, "#e07a1f"]), legend=None),
+        size_of = altair.condition("datum.effort == 100", altair.value(160), altair.value(50))
+        points = graph.mark_point(filled=True, opacity=1).encode(
+            shape=altair.Shape("store:N", title=None), size=size_of
         )
-        every = base.transform_filter("!isValid(datum.effort)").mark_text(dy=-8).encode(text=altair.value("all"))
-        panels.append((line + points + every).properties(width=240, height=220, title=f"{int(size):,} vectors"))
+        every = base.transform_filter("!isValid(datum.effort)").mark_point(size=120, strokeWidth=2.5)
+        shown = graph.mark_line().encode(order="effort:Q", shape=altair.Undefined) + points + every
+        panels.append(shown.properties(width=240, height=220, title=f"{int(size):,} vectors"))
     return altair.hconcat(*panels)
 
 
