@@ -83,6 +83,16 @@ def test_distances_are_those_of_brute_force(made, tiny_elmo, layers, pool):
         np.testing.assert_allclose([cosines_N[hit.line - 1] for hit in hits], [hit.score for hit in hits], atol=2e-6)
 
 
+def test_layer_0_is_the_same_without_the_layers_above(tiny_elmo, tmp_path):
+    texts = [[text, []] for text in sentences(30)]
+    with Index.create(tmp_path / "index", tiny_elmo, unit="passage") as index:
+        assert index.settings.layers == 0
+        found = list(vectors.embedded(tiny_elmo, index.settings, texts))
+    for made, known in zip(found, tiny_elmo.embed([text[0] for text in texts], layers=0), strict=True):
+        np.testing.assert_array_equal(made, known)
+        assert made.dtype == np.float32
+
+
 def test_uses_of_a_word_are_found_by_their_vectors_in_context(made, tiny_elmo):
     texts = sentences(60)
     index = made(unit="word", words=["bank", "Cell"])

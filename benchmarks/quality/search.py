@@ -16,8 +16,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import judging
 import numpy as np
@@ -33,8 +34,6 @@ from elmokit.search.vectors import embedded, fitted
 
 DEPTH = 100
 
-Layer: TypeAlias = int | str
-
 
 def main() -> None:
     """Judge every way and write the result."""
@@ -42,9 +41,8 @@ def main() -> None:
     elmo = load(told.model)
     judged = list(collections(told))
     rows: dict[str, list[dict[str, Any]]] = {one.name: [] for one in judged}
-    for one in settings(elmo):
-        for name, row in pooled(elmo, one, judged):
-            rows[name].append(row)
+    for name, row in pooled(elmo, judged):
+        rows[name].append(row)
     for one in judged:
         rows[one.name] += indexed(elmo, one)
     data = {one.name: sizes(one) for one in judged}
@@ -65,37 +63,38 @@ def sizes(judged: Collection) -> dict[str, int]:
 # ---------------------------------------------------------------- pooling
 
 
-def settings(elmo: Elmo) -> Iterator[Settings]:
-    """Yield the settings of every layer; those of its pools are made from it."""
+def settings(elmo: Elmo) -> list[Settings]:
+    """Return the settings of an index of each layer, and of their average."""
     made = Settings("", None, elmo.dim, 0, "fresh", "passage", (), "mean", False, "English", {})
-    layers: list[Layer] = [*range(elmo.n_layers), "average"]
-    yield from (replace(made, layers=layer) for layer in layers)
+    layers: list[int | str] = [*range(elmo.n_layers), "average"]
+    return [replace(made, layers=layer) for layer in layers]
 
 
-def pooled(elmo: Elmo, layer: Settings, judged: Sequence[Collection]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the scores of every pool of a layer. Collections that share their documents embed them once."""
+def pooled(elmo: Elmo, judged: Sequence[Collection]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the scores of every layer and pool. Collections that share their documents embed them once."""
     documents: Sequence[Text] = ()
     for one in judged:
         if one.documents is not documents:
             documents = one.documents
-            ways = {pool: fitted(elmo, replace(layer, pool=pool), documents) for pool in POOLS}
-            spaces = all_vectors(elmo, layer, documents, ways)
-        asked = all_vectors(elmo, layer, one.questions, ways)
-        for pool in POOLS:
-            ranked = np.argsort(-(asked[pool] @ spaces[pool].T), axis=1, kind="stable")[:, :DEPTH]
-            yield one.name, {"layer": layer.layers, "pool": pool, **scores(ranked.tolist(), one.gains)}
+            ways = [replace(layer, pool=pool) for layer in settings(elmo) for pool in POOLS]
+            poolings = [fitted(elmo, way, documents) for way in ways]
+            spaces = all_vectors(elmo, documents, poolings)
+        for way, space_ND, asked_QD in zip(ways, spaces, all_vectors(elmo, one.questions, poolings), strict=True):
+            ranked = np.argsort(-(asked_QD @ space_ND.T), axis=1, kind="stable")[:, :DEPTH]
+            yield one.name, {"layer": way.layers, "pool": way.pool, **scores(ranked.tolist(), one.gains)}
 
 
-def all_vectors(
-    elmo: Elmo, layer: Settings, texts: Sequence[Text], ways: Mapping[str, Pooling]
-) -> dict[str, NDArray[np.float32]]:
-    """Return the vectors of texts, (N, D), for each way of pooling."""
-    made: dict[str, list[NDArray[np.float32]]] = {pool: [] for pool in ways}
-    for text, vectors_TD in zip(texts, embedded(elmo, layer, texts, memory=elmo.word_vectors()), strict=True):
+def all_vectors(elmo: Elmo, texts: Sequence[Text], poolings: Sequence[Pooling]) -> list[NDArray[np.float32]]:
+    """Return the vectors of texts, (N, D), of each layer and pool, in the order of both."""
+    made: list[list[NDArray[np.float32]]] = [[] for _ in poolings]
+    stacks = elmo.embed((sentence for text in texts for sentence in text), layers="all")
+    for text in texts:
         tokens = [token for sentence in text for token in sentence]
-        for pool, way in ways.items():
-            made[pool].append(way(tokens, vectors_TD))
-    return {pool: np.stack(vectors) for pool, vectors in made.items()}
+        layers_LTD = np.concatenate([np.zeros((elmo.n_layers, 0, elmo.dim), np.float32), *islice(stacks, len(text))], 1)
+        with_average = [layer for layer in (*layers_LTD, layers_LTD.mean(0)) for _ in POOLS]
+        for vectors, pooling, layer_TD in zip(made, poolings, with_average, strict=True):
+            vectors.append(pooling(tokens, layer_TD))
+    return [np.stack(vectors) for vectors in made]
 
 
 # ---------------------------------------------------------------- an index

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from elmokit.model import Elmo, Layers, WordVectors
+from elmokit.network import as_array
 from elmokit.search.pooling import Idf, Pooling, Vectors, Whitening
 from elmokit.search.settings import Settings, Unit
 from elmokit.search.texts import Sentence
@@ -29,6 +30,8 @@ DEFAULTS: dict[Unit, tuple[Layers, str]] = {
 # Texts that words are counted in, and tokens of the first of them, whose vectors tell how to whiten.
 SAMPLE = 100_000
 _SAMPLE_TOKENS = 50_000
+# Texts whose words are spelled together.
+_TOGETHER = 1_000
 # Words of the sample for each value of a vector, below which they cannot tell.
 _ENOUGH = 10
 
@@ -37,11 +40,25 @@ def embedded(
     elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]], *, memory: WordVectors | None = None
 ) -> Iterator[Vectors]:
     """Yield the vectors of the words of each text, (T, D), those of its sentences one behind the other."""
+    if settings.layers == 0:
+        yield from _spelled(texts, memory or elmo.word_vectors())
+        return
     sentences = (sentence for text in texts for sentence in text)
     vectors = elmo.embed(sentences, layers=settings.layers, state=settings.state, words=memory)  # type: ignore[arg-type]
     for text in texts:
         stacks = list(islice(vectors, len(text)))
         yield np.concatenate(stacks) if stacks else np.zeros((0, settings.width), np.float32)
+
+
+def _spelled(texts: Sequence[Sequence[Sentence]], memory: WordVectors) -> Iterator[Vectors]:
+    """Yield layer 0, which knows no context, so that nothing but spelling has to be computed: both halves are equal."""
+    for start in range(0, len(texts), _TOGETHER):
+        window = [[token for sentence in text for token in sentence] for text in texts[start : start + _TOGETHER]]
+        distinct = list(dict.fromkeys(token for tokens in window for token in tokens))
+        index, vectors_UP = memory.learn(distinct)
+        for tokens in window:
+            half_TP = as_array(vectors_UP[[index[token] for token in tokens]])
+            yield np.concatenate([half_TP, half_TP], axis=1)
 
 
 def fitted(elmo: Elmo, settings: Settings, texts: Sequence[Sequence[Sentence]]) -> Pooling:
