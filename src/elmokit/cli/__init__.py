@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from elmokit.cli import embed, lm, models, train
+from elmokit.cli import embed, lm, models, serve, train
 from elmokit.cli.options import notice
 from elmokit.errors import ElmoError
 
@@ -50,6 +50,7 @@ for _command in (
     lm.perplexity,
     lm.score,
     lm.substitutes,
+    serve.serve,
 ):
     app.command()(_command)
 
