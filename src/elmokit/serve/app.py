@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from elmokit.serve import health, openai, own
+from elmokit.serve import health, open_inference, openai, own, tensorflow
 from elmokit.serve.guard import Guard, response_of
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.refusal import Refusal
@@ -36,7 +36,7 @@ def make_app(models: Sequence[Hosted], settings: Settings) -> FastAPI:
 
     app = FastAPI(title="elmokit", version=version("elmokit"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for protocol in (openai, own, health):
+    for protocol in (openai, tensorflow, open_inference, own, health):
         app.include_router(protocol.router)
     for error in (Refusal, RequestValidationError, HTTPException):
         app.add_exception_handler(error, _refused)
@@ -59,6 +59,8 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
         more = f" (and {len(others)} more)" if others else ""
         return Refusal(422, f"{where}: {first['msg']}{more}", param=where)
+    if isinstance(error, HTTPException) and request.url.path.startswith("/v1/models/"):
+        return Refusal(400, f"Malformed request: {request.method} {request.url.path}")  # as TensorFlow Serving does
     if isinstance(error, HTTPException) and error.status_code == 404:
         return Refusal(404, f"there is nothing at {request.url.path}; /openapi.json lists what there is")
     if isinstance(error, HTTPException) and error.status_code == 405:
