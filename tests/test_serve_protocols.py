@@ -188,6 +188,8 @@ def test_tensorflow_metadata(address, tiny):
          'Serving signature name: "x" not found in signature def'),
         ("tiny:predict", '{"instances": "a"}', 400, "Excepting 'instances' to be an list/array"),
         ("tiny:predict", '{"instances": []}', 400, "No values in 'instances'"),
+        ("tiny:predict", '{"inputs": "a"}', 400, "strings is not a list"),
+        ("tiny:predict", '{"instances": ["a"], "signature_name": "\\ud800"}', 400, "not found in signature def"),
         ("tiny:predict", '{"instances": [1]}', 400, "is not of expected type: string"),
         ("tiny:predict", '{"instances": [{"b64": "?"}]}', 400, "Unable to base64 decode"),
         ("tiny:predict", '{"instances": [["a"]], "signature_name": "tokens"}', 400,

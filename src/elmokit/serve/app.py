@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -12,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from elmokit.serve import health, open_inference, openai, own, tensorflow
+from elmokit.serve import health, open_inference, openai, own, page, tensorflow
+from elmokit.serve.document import document
 from elmokit.serve.guard import Guard, response_of
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.refusal import Refusal
@@ -30,13 +32,15 @@ def make_app(models: Sequence[Hosted], settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.open()
+        service.start()
         yield
-        await service.close()
+        await service.stop()
 
     app = FastAPI(title="elmokit", version=version("elmokit"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for protocol in (openai, tensorflow, open_inference, own, health):
+    described = cache(lambda: document(app, list(service.models)))
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to change it
+    for protocol in (openai, tensorflow, open_inference, own, health, page):
         app.include_router(protocol.router)
     for error in (Refusal, RequestValidationError, HTTPException):
         app.add_exception_handler(error, _refused)
@@ -65,5 +69,4 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
         return Refusal(404, f"there is nothing at {request.url.path}; /openapi.json lists what there is")
     if isinstance(error, HTTPException) and error.status_code == 405:
         return Refusal(405, f"{request.method} is not for {request.url.path}", headers=error.headers)
-    status = error.status_code if isinstance(error, HTTPException) else 400
-    return Refusal(status, "the body of the request cannot be read; send JSON in UTF-8")
+    return Refusal(422, "the body of the request cannot be read; send JSON in UTF-8")

@@ -117,12 +117,7 @@ class Ready(BaseModel):
 
 _ERRORS = {**ERRORS, 400: {"model": Error}}
 _INFER = {**_ERRORS, 200: {"model": InferReply, "content": {"application/octet-stream": {}}}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")}},
-    }
-}
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}}}
 
 
 @router.get("/v2/health/live", responses={200: {"model": Live}})

@@ -19,7 +19,7 @@ class Refusal(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.param, self.code = status, _text(message), param and _text(param), code
         self.headers = dict(headers or {})
 
 
@@ -29,3 +29,8 @@ def body_of(path: str, refusal: Refusal) -> dict[str, Any]:
         return {"error": refusal.message}
     kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
     return {"error": {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}}
+
+
+def _text(found: str) -> str:
+    """Return what may quote a request as text that can be sent."""
+    return found.encode("utf-8", "backslashreplace").decode()

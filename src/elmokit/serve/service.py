@@ -30,7 +30,7 @@ Sentences = Sequence[Sequence[str]]
 
 
 class Service:
-    """Models by name. It is opened in a running event loop, and closed there."""
+    """Models by name. It is started in a running event loop, and stopped there."""
 
     def __init__(self, models: Sequence[Hosted], settings: Settings) -> None:
         self.models: Mapping[str, Hosted] = {hosted.name: hosted for hosted in models}
@@ -40,12 +40,12 @@ class Service:
         self._splitting = CapacityLimiter(1)  # splitting holds Python's lock: more threads would be no faster
         self._batcher: Batcher | None = None
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Start computing."""
         batch, queue = self.settings.batch_tokens, self.settings.queue_tokens
         self._batcher = Batcher(self._spell, self._compute, batch=batch, queue=queue, observer=self.metrics)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Stop computing."""
         if self._batcher:
             await self._batcher.close()
@@ -149,10 +149,18 @@ def check_sentences(sentences: Sentences, limits: Limits) -> list[int]:
         found = f"the request has {sum(sizes)} tokens, at most {limits.request_tokens} are taken"
         raise Refusal(422, f"{found}; send it in parts")
     for number, sentence in enumerate(sentences):
-        if sentence and len(max(sentence, key=len)) > limits.characters:
-            found = f"a token of sentence {number} has more than {limits.characters} characters"
-            raise Refusal(422, f"{found}; text is sent as words")
+        _check_tokens(number, sentence, limits)
     return sizes
+
+
+def _check_tokens(number: int, sentence: Sequence[str], limits: Limits) -> None:
+    if sentence and len(max(sentence, key=len)) > limits.characters:
+        found = f"a token of sentence {number} has more than {limits.characters} characters"
+        raise Refusal(422, f"{found}; text is sent as words")
+    try:
+        "".join(sentence).encode()
+    except UnicodeEncodeError:
+        raise Refusal(422, f"sentence {number} holds half of a surrogate pair, which is no character") from None
 
 
 def check_reply(hosted: Hosted, rows: int, layers: Layers, limits: Limits) -> None:

@@ -74,12 +74,7 @@ class Metadata(BaseModel):
 
 
 _ERRORS = {**ERRORS, 400: {"model": Error}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": PredictRequest.model_json_schema()}},
-    }
-}
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}}}}}
 Version = Annotated[str, Described(description="Only 1 is there.")]
 
 
@@ -197,8 +192,8 @@ def _columns(instances: Any, names: tuple[str, ...]) -> dict[str, list[Any]]:
 
 
 def _named(inputs: Any, names: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return name -> values of columns, which are a bare value where there is but one input."""
-    if len(names) == 1 and not (isinstance(inputs, dict) and "b64" not in inputs):
+    """Return name -> values of columns; where there is but one input, they may stand without its name."""
+    if len(names) == 1 and not isinstance(inputs, dict):
         return {names[0]: inputs}
     if not isinstance(inputs, dict):
         raise Refusal(400, "inputs is a plain value/list, but expecting an object as multiple input tensors required")
@@ -210,8 +205,10 @@ def _named(inputs: Any, names: tuple[str, ...]) -> Mapping[str, Any]:
 
 def _sentences(columns: Mapping[str, Any], names: tuple[str, ...]) -> tuple[list[list[str]], int]:
     values = columns[names[0]]
+    if len(names) == 1 and not isinstance(values, list):
+        raise Refusal(400, "JSON Value: strings is not a list of strings")
     if len(names) == 1:
-        return of_strings([_string(value) for value in (values if isinstance(values, list) else [values])])
+        return of_strings([_string(value) for value in values])
     lengths = columns[names[1]]
     if not isinstance(values, list) or not all(isinstance(row, list) for row in values):
         raise Refusal(400, "JSON Value: tokens is not a list of lists of strings")
