@@ -35,7 +35,7 @@ def served(*models, settings=None):
     app = make_app(models or [make_hosted()], settings)
     server = uvicorn.Server(configured(app, settings))
     listener = socket.create_server(("127.0.0.1", 0))
-    address = Address("http://127.0.0.1:{}".format(listener.getsockname()[1]))
+    address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
     address.app, address.server = app, server
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""The batcher alone, with arithmetic in place of a model: what is together, in what order, and who gets which answer."""
+"""The batcher alone, with arithmetic in place of a model: what is together, in what order, who gets which answer."""
 
 import asyncio
 import threading
@@ -171,7 +171,11 @@ def test_everybody_gets_the_own_answers(runs):
                 gives_up and isinstance(answer, asyncio.CancelledError)
             )
         assert batcher.waiting == 0
-        sizes = {item: size for (_, row, _), items in zip(runs, wanted, strict=True) for item, size in zip(items, row, strict=True)}
+        sizes = {
+            item: size
+            for (_, row, _), items in zip(runs, wanted, strict=True)
+            for item, size in zip(items, row, strict=True)
+        }
         for _, items in log.batches:
             assert sum(sizes[item] for item in items) <= 10 or len(items) == 1
 

@@ -11,11 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import numpy as np
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from elmokit.cli import main
 from elmokit.errors import MismatchError, OutputError
 from elmokit.lm import LanguageModel, perplexity_of
 from elmokit.serve import Limits, Settings, run
@@ -223,7 +227,9 @@ def test_a_client_that_goes_away_frees_its_place(tiny, gate):
         thread, taken = in_thread(post, address, "/embed", {"sentences": [["first"]]})
         assert gate.reached.wait(10)
         body = json.dumps({"sentences": [["unwanted"] * 50]}).encode()
-        head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         port = int(address.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(head.encode() + body)
@@ -334,7 +340,13 @@ def end(process):
 def test_stopped_it_finishes_what_it_took(model_folder):
     """Variables and flags; a request under way when SIGTERM comes is answered, and the end is a good one."""
     process, line = start(
-        f"mine={model_folder}", "bundled", "--port", 0, ELMO_API_KEY="hush", ELMO_MAX_TOKENS="5000", ELMO_HOST="127.0.0.1"
+        f"mine={model_folder}",
+        "bundled",
+        "--port",
+        0,
+        ELMO_API_KEY="hush",
+        ELMO_MAX_TOKENS="5000",
+        ELMO_HOST="127.0.0.1",
     )
     try:
         assert line["models"] == ["mine", "bundled"]
@@ -363,10 +375,52 @@ def test_stopped_it_finishes_what_it_took(model_folder):
         (["nosuchmodel"], "nosuchmodel"),
     ],
 )
-def test_wrong_arguments_are_one_sentence(arguments, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "elmokit", "serve", *arguments], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_wrong_arguments_are_one_sentence(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["elmo", "serve", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
+# ---------------------------------------------------------------- traces
+
+
+@contextmanager
+def collector():
+    """A place where traces are sent to: yields its address and the spans that have come."""
+    spans = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            sent = ExportTraceServiceRequest.FromString(body)
+            spans.extend(s for r in sent.resource_spans for scope in r.scope_spans for s in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", spans
+        server.shutdown()
+        thread.join()
+
+
+def test_requests_are_parts_of_their_clients_traces(tiny, monkeypatch):
+    with collector() as (place, spans):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", place)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        with served(tiny, settings=Settings(tracing=True)) as address:
+            parent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+            assert post(address, "/embed", {"sentences": [["a"]]}, headers=parent).status_code == 200
+            until(lambda: spans)
+    assert spans[0].trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert spans[0].parent_span_id.hex() == "b7ad6b7169203331"
+    assert spans[0].name == "POST /embed"

@@ -165,9 +165,12 @@ def test_the_map_is_the_plane_of_most_variance(page, tiny):
     show(page)
     vectors = np.concatenate(list(tiny.elmo.embed(SENTENCES, layers=2))).astype(float)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    left, values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    left, _, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     for axis, name in enumerate(("cx", "cy")):
-        places = {int(g.get_attribute("data-n")): float(g.locator("circle").get_attribute(name)) for g in page.locator("#map g").all()}
+        places = {
+            int(g.get_attribute("data-n")): float(g.locator("circle").get_attribute(name))
+            for g in page.locator("#map g").all()
+        }
         correlation = np.corrcoef([places[n] for n in range(len(WORDS))], left[:, axis])[0, 1]
         assert abs(correlation) > 0.99
 
@@ -216,7 +219,9 @@ def test_it_fits_the_screen_and_can_be_used_by_all(browser, address, tmp_path, w
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = axe.Axe().run(page)
     assert not found.response["violations"], found.generate_report()
-    page.screenshot(path=os.environ.get("ELMOKIT_SCREENSHOTS", str(tmp_path)) + f"/{width}-{scheme}.png", full_page=True)
+    page.screenshot(
+        path=os.environ.get("ELMOKIT_SCREENSHOTS", str(tmp_path)) + f"/{width}-{scheme}.png", full_page=True
+    )
     page.close()
 
 

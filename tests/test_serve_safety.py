@@ -83,10 +83,14 @@ def test_a_body_that_is_no_json(address):
 
 def test_nesting_does_not_break_it(address):
     content = b'{"sentences": ' + b"[" * 3900
-    assert httpx.post(f"{address}/embed", content=content, headers={"Content-Type": "application/json"}).status_code in (400, 422)
+    assert httpx.post(
+        f"{address}/embed", content=content, headers={"Content-Type": "application/json"}
+    ).status_code in (400, 422)
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/page/..%2f..%2fetc%2fpasswd", "/page/%00", "/v1/models/..%2f..", "//etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/page/..%2f..%2fetc%2fpasswd", "/page/%00", "/v1/models/..%2f..", "//etc/passwd"]
+)
 def test_no_path_leads_to_a_file(address, path):
     reply = httpx.get(f"{address}{path}")
     assert reply.status_code in (400, 404)
@@ -106,7 +110,12 @@ def test_no_module_of_the_server_opens_files():
 def test_nothing_is_told_without_the_key(tiny):
     with served(tiny, settings=Settings(api_key=KEY)) as address, httpx.Client(base_url=str(address)) as client:
         for path in ("/v1/models", "/metrics", "/openapi.json", "/v2", "/nothing", "/healthy"):
-            for header in ({}, {"Authorization": KEY}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": "Bearer é".encode()}):
+            for header in (
+                {},
+                {"Authorization": KEY},
+                {"Authorization": f"Bearer {KEY}x"},
+                {"Authorization": "Bearer é".encode()},
+            ):
                 reply = client.get(path, headers=header)
                 assert reply.status_code == 401, (path, header)
                 assert reply.headers["www-authenticate"] == "Bearer"
@@ -128,7 +137,9 @@ def test_other_origins_are_told_nothing_unless_they_are_named(tiny):
         assert httpx.options(f"{address}/embed", headers=asked).status_code == 405
     settings = Settings(cors_origins=("https://elsewhere.example",), api_key=KEY)
     with served(tiny, settings=settings) as address:
-        assert httpx.options(f"{address}/embed", headers=asked).headers["access-control-allow-origin"] == origin["Origin"]
+        assert (
+            httpx.options(f"{address}/embed", headers=asked).headers["access-control-allow-origin"] == origin["Origin"]
+        )
         other = {**asked, "Origin": "https://third.example"}
         assert "access-control-allow-origin" not in httpx.options(f"{address}/embed", headers=other).headers
 
@@ -179,7 +190,9 @@ def test_a_second_request_may_not_be_slow_either(tiny):
 
 def test_a_body_that_never_ends_is_not_waited_for(tiny):
     with served(tiny, settings=Settings(body_timeout=0.3)) as address, connect(address) as slow:
-        slow.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        slow.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
         reply = slow.recv(1000)
         assert b" 408 " in reply
         assert b"connection: close" in reply.lower()
@@ -246,7 +259,8 @@ def fuzzed(address, tmp_path, examples):
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(tmp_path / "schemathesis.toml"),
         "run", f"{address}/openapi.json", "--max-examples", str(examples), "--seed", "1", "--no-color",
-        "--generation-deterministic", "--checks", "all", "--exclude-checks", "positive_data_acceptance,unsupported_method",
+        "--generation-deterministic", "--checks", "all",
+        "--exclude-checks", "positive_data_acceptance,unsupported_method",
     ]  # fmt: skip
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=900,

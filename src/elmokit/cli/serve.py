@@ -31,11 +31,10 @@ def serve(
         str | None, Option(envvar="ELMO_API_KEY", help="clients must send it; better given in the variable")
     ] = None,
     cors_origin: Annotated[
-        list[str] | None, Option(envvar="ELMO_CORS_ORIGINS", help="pages of this origin may call the server; repeatable")
+        list[str] | None,
+        Option(envvar="ELMO_CORS_ORIGINS", help="pages of this origin may call the server; repeatable"),
     ] = None,
-    batch_tokens: Annotated[
-        int, Option(envvar="ELMO_BATCH_TOKENS", min=1, help="tokens computed together")
-    ] = 4096,
+    batch_tokens: Annotated[int, Option(envvar="ELMO_BATCH_TOKENS", min=1, help="tokens computed together")] = 4096,
     queue_tokens: Annotated[
         int, Option(envvar="ELMO_QUEUE_TOKENS", min=1, help="tokens that may wait; beyond them the reply is 503")
     ] = 131_072,

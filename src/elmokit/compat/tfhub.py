@@ -114,9 +114,7 @@ class Module:
 
 
 @torch.inference_mode()
-def outputs_of(
-    elmo: Elmo, shares_L: NDArray[np.float32], stacks: Sequence[Array], T: int
-) -> dict[str, Array]:
+def outputs_of(elmo: Elmo, shares_L: NDArray[np.float32], stacks: Sequence[Array], T: int) -> dict[str, Array]:
     """Return the outputs of the module for sentences of these layers, (L, T, D) each, padded to T places.
 
     `shares_L`: the mix of the layers.

@@ -46,7 +46,9 @@ def make_app(models: Sequence[Hosted], settings: Settings) -> FastAPI:
         app.add_exception_handler(error, _refused)
     app.add_middleware(Guard, settings=settings, open_paths=OPEN_PATHS)
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_headers=["*"], allow_methods=["*"])
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_headers=["*"], allow_methods=["*"]
+        )
     app.add_middleware(Watch, metrics=service.metrics)
     return app
 

@@ -1,4 +1,4 @@
-"""The server's OpenAPI document: what FastAPI knows, and with it the names of the models and bodies that are read raw."""
+"""The server's OpenAPI document: what FastAPI knows, names of models, and bodies that are read raw."""
 
 from __future__ import annotations
 

@@ -31,8 +31,10 @@ def npz(vectors: Sequence[Array]) -> bytes:
     return file.getvalue()
 
 
-def arrow(sentences: Sequence[Sequence[str]], vectors: Sequence[Array], elmo: Elmo, *, layers: Layers, pool: Pool) -> bytes:
-    """Return a stream of Arrow with the columns of `sinks.parquet`: sentence, tokens, vectors or layer_0, layer_1, ..."""
+def arrow(
+    sentences: Sequence[Sequence[str]], vectors: Sequence[Array], elmo: Elmo, *, layers: Layers, pool: Pool
+) -> bytes:
+    """Return a stream of Arrow with the columns of `sinks.parquet`: sentence, tokens, vectors or layer_0 ..."""
     try:
         pa = require("pyarrow", extra="arrow")
     except MissingExtra:
@@ -41,7 +43,9 @@ def arrow(sentences: Sequence[Sequence[str]], vectors: Sequence[Array], elmo: El
     stacks = [v if layers == "all" else v[None] for v in vectors]
     columns = [_column(pa, [stack[n] for stack in stacks], elmo.dim, pooled=pool != "none") for n in range(len(names))]
     numbers = pa.array(range(len(sentences)), pa.int64())
-    table = pa.table([numbers, pa.array(list(map(list, sentences)), pa.list_(pa.string())), *columns], ["sentence", "tokens", *names])
+    table = pa.table(
+        [numbers, pa.array(list(map(list, sentences)), pa.list_(pa.string())), *columns], ["sentence", "tokens", *names]
+    )
     stream = io.BytesIO()
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)

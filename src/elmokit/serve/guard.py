@@ -52,7 +52,9 @@ class Guard:
 
     def _check_key(self, scope: Scope) -> None:
         path = scope["path"]
-        if self._key is None or any(path == known or (known[-1] == "/" != known and path.startswith(known)) for known in self._open):
+        if self._key is None or any(
+            path == known or (known[-1] == "/" != known and path.startswith(known)) for known in self._open
+        ):
             return
         given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
         if not hmac.compare_digest(given, self._key):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from elmokit.errors import ElmoError
 from elmokit.lm import LanguageModel
-from elmokit.model import Elmo, Pool, Sentence
+from elmokit.model import Elmo, Pool
 
 Layers: TypeAlias = str | int | tuple[float, ...]
 
@@ -58,10 +58,7 @@ class Hosted:
             raise LookupError(f"{self.name} has no softmax head")
         if isinstance(task, Scores):
             return list(self.reader.score(items))
-        return [self._substitutes(*item, task.k) for item in items]
-
-    def _substitutes(self, sentence: Sentence, place: int, k: int) -> Any:
-        return self.reader.substitutes(sentence, place, k) if self.reader else None
+        return [self.reader.substitutes(sentence, place, task.k) for sentence, place in items]
 
 
 def _reader(elmo: Elmo) -> LanguageModel | None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_COUNTS = tuple(2**n for n in range(0, 15))
+_COUNTS = tuple(2**n for n in range(15))
 
 
 class Metrics:
@@ -17,21 +17,28 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        for collector in (prometheus_client.ProcessCollector, prometheus_client.PlatformCollector):
+        for collector in (
+            prometheus_client.ProcessCollector, prometheus_client.PlatformCollector, prometheus_client.GCCollector
+        ):  # fmt: skip
             collector(registry=self.registry)
-        prometheus_client.GCCollector(registry=self.registry)
-        shared = {"registry": self.registry}
-        self.requests = Counter("elmo_requests", "Requests, by route and status.", ["route", "status"], **shared)
-        self.seconds = Histogram(
-            "elmo_request_seconds", "From the first byte of a request to the last of its reply.", ["route"],
-            buckets=_SECONDS, **shared,
-        )  # fmt: skip
-        self.tokens = Counter("elmo_tokens", "Tokens that were asked about.", ["model", "task"], **shared)
-        self.batch_tokens = Histogram("elmo_batch_tokens", "Tokens computed together.", buckets=_COUNTS, **shared)
-        self.batch_items = Histogram("elmo_batch_sentences", "Sentences computed together.", buckets=_COUNTS, **shared)
-        self.batch_seconds = Histogram("elmo_batch_seconds", "Time to compute a batch.", buckets=_SECONDS, **shared)
-        self.queue = Gauge("elmo_queue_tokens", "Tokens that are waiting or being computed.", **shared)
-        self.in_flight = Gauge("elmo_requests_in_flight", "Requests that are not answered yet.", **shared)
+        counted, timed, sized = self._counter, self._seconds, self._counts
+        self.requests = counted("requests", "Requests, by route and status.", "route", "status")
+        self.seconds = timed("request_seconds", "From the first byte of a request to the last of its reply.", "route")
+        self.tokens = counted("tokens", "Tokens that were asked about.", "model", "task")
+        self.batch_tokens = sized("batch_tokens", "Tokens computed together.")
+        self.batch_items = sized("batch_sentences", "Sentences computed together.")
+        self.batch_seconds = timed("batch_seconds", "Time to compute a batch.")
+        self.queue = Gauge("elmo_queue_tokens", "Tokens that are waiting or being computed.", registry=self.registry)
+        self.in_flight = Gauge("elmo_requests_in_flight", "Requests under way.", registry=self.registry)
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"elmo_{name}", what, labels, registry=self.registry)
+
+    def _seconds(self, name: str, what: str, *labels: str) -> Histogram:
+        return Histogram(f"elmo_{name}", what, labels, buckets=_SECONDS, registry=self.registry)
+
+    def _counts(self, name: str, what: str) -> Histogram:
+        return Histogram(f"elmo_{name}", what, buckets=_COUNTS, registry=self.registry)
 
     def watch_queue(self, waiting: Callable[[], int]) -> None:
         """Have the depth of the queue read when the metrics are."""

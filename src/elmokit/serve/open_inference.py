@@ -117,7 +117,12 @@ class Ready(BaseModel):
 
 _ERRORS = {**ERRORS, 400: {"model": Error}}
 _INFER = {**_ERRORS, 200: {"model": InferReply, "content": {"application/octet-stream": {}}}}
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}},
+    }
+}
 
 
 @router.get("/v2/health/live", responses={200: {"model": Live}})
@@ -199,7 +204,9 @@ def _parsed(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
     length = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and int(header) <= len(body)):
-            raise Refusal(400, f"{_HEADER}: expected a number up to the {len(body)} bytes of the body, found {header!r}")
+            raise Refusal(
+                400, f"{_HEADER}: expected a number up to the {len(body)} bytes of the body, found {header!r}"
+            )
         length = int(header)
     try:
         return InferRequest.model_validate_json(body[:length]), body[length:]
@@ -219,7 +226,9 @@ def _sentences(wanted: InferRequest, binary: bytes) -> tuple[list[list[str]], in
     for tensor in wanted.inputs:
         values, binary = _values(tensor, binary)
         if len(values) != int(np.prod(tensor.shape)) or min(tensor.shape) < 0:
-            raise Refusal(400, f"input {tensor.name!r} has {len(values)} values, which do not fit its shape {tensor.shape}")
+            raise Refusal(
+                400, f"input {tensor.name!r} has {len(values)} values, which do not fit its shape {tensor.shape}"
+            )
         tensors[tensor.name] = _Tensor(tensor.shape, values)
     if binary:
         raise Refusal(400, f"{len(binary)} bytes stand behind the last input; say in each how many are its own")
@@ -298,7 +307,7 @@ def _reply(own: dict[str, Any], found: Mapping[str, Array], binary: Mapping[str,
     described: list[dict[str, Any]] = []
     tails = []
     for name, array in found.items():
-        tensor = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
+        tensor: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
         if binary[name]:
             tails.append(np.ascontiguousarray(array, "<f4").tobytes())
             tensor["parameters"] = {"binary_data_size": len(tails[-1])}

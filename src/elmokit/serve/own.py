@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from elmokit.lm import Scores
 from elmokit.serve import encoding
-from elmokit.serve.refusal import Refusal
 from elmokit.serve.service import Served, Service, perplexity
 
 router = APIRouter(tags=["elmokit"])

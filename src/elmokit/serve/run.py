@@ -64,7 +64,9 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"{settings.host} port {settings.port} cannot be had ({reason}); choose another port") from None
+        raise OutputError(
+            f"{settings.host} port {settings.port} cannot be had ({reason}); choose another port"
+        ) from None
 
 
 def _address(listener: socket.socket) -> str:

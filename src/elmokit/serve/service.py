@@ -81,7 +81,7 @@ class Service:
         """Return what `Elmo.embed` yields for the sentences."""
         sizes = check_sentences(sentences, self.settings.limits)
         check_reply(hosted, sum(sizes) if pool == "none" else len(sizes), layers, self.settings.limits)
-        layers = layers if isinstance(layers, str | int) else tuple(layers)  # type: ignore[assignment]
+        layers = layers if isinstance(layers, str | int) else tuple(layers)
         return await self._run(Vectors(hosted.name, layers, pool), sentences, sizes)
 
     async def scores(self, hosted: Hosted, sentences: Sentences) -> list[SentenceScores]:
@@ -137,7 +137,9 @@ def _split(texts: Sequence[str]) -> list[list[list[str]]]:
 def check_sentences(sentences: Sentences, limits: Limits) -> list[int]:
     """Return the numbers of tokens, at least 1 each, or refuse what is over a limit."""
     if len(sentences) > limits.sentences:
-        raise Refusal(422, f"the request has {len(sentences)} sentences, at most {limits.sentences} are taken; send fewer")
+        raise Refusal(
+            422, f"the request has {len(sentences)} sentences, at most {limits.sentences} are taken; send fewer"
+        )
     sizes = [max(1, len(sentence)) for sentence in sentences]
     longest = max(sizes, default=0)
     if longest > limits.tokens:

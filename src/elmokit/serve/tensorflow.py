@@ -74,7 +74,12 @@ class Metadata(BaseModel):
 
 
 _ERRORS = {**ERRORS, 400: {"model": Error}}
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}}}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}}},
+    }
+}
 Version = Annotated[str, Described(description="Only 1 is there.")]
 
 
@@ -179,8 +184,8 @@ def _columns(instances: Any, names: tuple[str, ...]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for number, row in enumerate(instances):
         if not isinstance(row, dict):
-            problem = "instances is a plain list, but expecting list of objects as multiple input tensors required as per tensorinfo_map"
-            raise Refusal(400, problem)
+            expected = "expecting list of objects as multiple input tensors required as per tensorinfo_map"
+            raise Refusal(400, f"instances is a plain list, but {expected}")
         if set(row) != set(names):
             missing = sorted(set(names) - set(row)) or sorted(set(row) - set(names))
             raise Refusal(
@@ -224,7 +229,9 @@ def _string(value: Any) -> str:
         except (binascii.Error, ValueError):
             raise Refusal(400, "JSON Value: Unable to base64 decode") from None
     if not isinstance(value, str):
-        raise Refusal(400, f"JSON Value: {json.dumps(value)[:40]} Type: {type(value).__name__} is not of expected type: string")
+        raise Refusal(
+            400, f"JSON Value: {json.dumps(value)[:40]} Type: {type(value).__name__} is not of expected type: string"
+        )
     return value
 
 
@@ -242,10 +249,17 @@ def _status() -> dict[str, Any]:
 
 def _metadata(hosted: Hosted) -> Response:
     strings = {"strings": _tensor("DT_STRING", [-1], "strings")}
-    tokens = {"tokens": _tensor("DT_STRING", [-1, -1], "tokens"), "sequence_len": _tensor("DT_INT32", [-1], "sequence_len")}
+    tokens = {
+        "tokens": _tensor("DT_STRING", [-1, -1], "tokens"),
+        "sequence_len": _tensor("DT_INT32", [-1], "sequence_len"),
+    }
     found = {name: _tensor("DT_FLOAT", shape, name) for name, shape in output_shapes(hosted).items()}
     signatures = {
-        name: {"inputs": tokens if name == "tokens" else strings, "outputs": found, "method_name": "tensorflow/serving/predict"}
+        name: {
+            "inputs": tokens if name == "tokens" else strings,
+            "outputs": found,
+            "method_name": "tensorflow/serving/predict",
+        }
         for name in _INPUTS
     }
     kind = "type.googleapis.com/tensorflow.serving.SignatureDefMap"

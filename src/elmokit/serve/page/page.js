@@ -193,9 +193,10 @@ function drawMap() {
   $("map").replaceChildren(...dots.filter((dot) => !dot.classList.contains("same")), ...dots.filter((dot) => dot.classList.contains("same")));
 }
 
-// What else could stand in the place, and uses in the corpus: asked for again when another word is chosen meanwhile.
+// What else could stand in the place, and uses in the corpus. An answer that comes after a later choice is dropped.
 async function draw(section, list, wanted, path, content, rows) {
   $(section).hidden = !wanted;
+  $(list).replaceChildren(); // what is there is of another word
   if (!wanted) return;
   const number = (draw.numbers[list] = (draw.numbers[list] || 0) + 1);
   try {
