@@ -46,11 +46,15 @@ MAY_IMPORT = {
 }
 # A heavy or optional package is imported by these and by nothing else.
 OWNERS = {
+    "fastapi": {"serve"},
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
     "keras": {"keras"},
     "onnx": {"formats"},
-    "pydantic": {"config"},
+    "opentelemetry": {"serve"},
+    "orjson": {"serve"},
+    "prometheus_client": {"serve"},
+    "pydantic": {"config", "serve"},
     "torch": {
         "formats",
         "kernels",
@@ -71,6 +75,7 @@ OWNERS = {
     "sentence_transformers": {"sentence_transformers"},
     "sklearn": {"sklearn"},
     "spacy": {"spacy"},
+    "starlette": {"serve"},
     "triton": {"kernels"},
     "pyarrow": {"sinks", "reading"},
     "ray": {"ray_job"},
@@ -78,6 +83,7 @@ OWNERS = {
     "tensorflow": {"keras"},
     "tqdm": {"cli", "download", "job", "ray_job", "train"},
     "typer": {"cli"},
+    "uvicorn": {"serve"},
 }
 
 PUBLIC_NAMES = [

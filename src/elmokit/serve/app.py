@@ -40,7 +40,7 @@ def make_app(models: Sequence[Hosted], settings: Settings) -> FastAPI:
     app.state.service = service
     described = cache(lambda: document(app, list(service.models)))
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to change it
-    for protocol in (openai, tensorflow, open_inference, own, health, page):
+    for protocol in (own, openai, tensorflow, open_inference, health, page):
         app.include_router(protocol.router)
     for error in (Refusal, RequestValidationError, HTTPException):
         app.add_exception_handler(error, _refused)
