@@ -32,7 +32,7 @@ LEAVES = {
     "sentence_transformers": [*SPINE, "nn"],
     "spacy": SPINE,
     "similar": SPINE,
-    "serve": [*SPINE, "lm", "compat"],  # the signatures of TF-Hub
+    "serve": [*SPINE, "lm", "compat", "search", "senses"],  # the signatures of TF-Hub
     "compat": [*SPINE, "sinks", "job", "lm"],
     "keras": TIER_0,  # no torch
 }

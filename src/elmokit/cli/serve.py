@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from elmokit.cli.options import MODEL, Device, Precision, load_model
 from elmokit.errors import MismatchError
+
+if TYPE_CHECKING:
+    from elmokit.model import Elmo
+    from elmokit.search import Index
 
 _BUNDLED = "bundled"
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
@@ -24,6 +28,10 @@ def serve(
             envvar="ELMO_MODELS",
             help=f"each {MODEL}, or NAME=MODEL to say how clients call it; without one the bundled model, 'bundled'",
         ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        Option(envvar="ELMO_INDEX", metavar="DB", help="an index to search, of one of the models; see  elmo index"),
     ] = None,
     host: Annotated[str, Option(envvar="ELMO_HOST", help="address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
     port: Annotated[int, Option(envvar="ELMO_PORT", min=0, max=65535, help="0 for any that is free")] = 8000,
@@ -78,10 +86,12 @@ def serve(
         tracing=tracing,
         limits=limits,
     )
-    hosted = [
-        server.Hosted(name, load_model(source, None, None, threads, device=device, precision=precision))
+    elmos = {
+        name: load_model(source, None, None, threads, device=device, precision=precision)
         for name, source in _named(models or [_BUNDLED]).items()
-    ]
+    }
+    found = _open_index(index, elmos) if index else {}
+    hosted = [server.Hosted(name, elmo, index=found.get(name)) for name, elmo in elmos.items()]
     log = _log_to_stderr(server.JsonLines())
     told = {"models": [one.name for one in hosted]}
     server.run(hosted, settings, ready=lambda address: log.info("serving", extra={**told, "address": address}))
@@ -99,6 +109,18 @@ def _named(models: list[str]) -> dict[str, str | None]:
             raise MismatchError(f"two models are called {name!r}; give one another name, as in  NAME={source}")
         named[name] = None if source == _BUNDLED else source
     return named
+
+
+def _open_index(address: str, elmos: dict[str, Elmo]) -> dict[str, Index]:
+    """Return the index under the name of the model that it was made with."""
+    from elmokit.search import Index, settings_of
+
+    there = settings_of(address)
+    made_with = [name for name, elmo in elmos.items() if there and elmo.fingerprint == there.model]
+    if there and not made_with:
+        raise MismatchError(f"the index {address} was made with none of these models; serve the one it was made with")
+    name = made_with[0] if made_with else next(iter(elmos))  # where no index is, opening it says so
+    return {name: Index.open(address, elmos[name])}
 
 
 def _log_to_stderr(formatter: logging.Formatter) -> logging.Logger:

@@ -13,13 +13,13 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-Task: TypeAlias = Hashable
+Task: TypeAlias = Any  # hashable; equal tasks are computed together
 Item: TypeAlias = Any
 
 

@@ -84,7 +84,7 @@ class ModelFacts(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
-    elmokit: dict[str, int | bool]
+    elmokit: dict[str, int | bool | str]
 
 
 class ModelList(BaseModel):
@@ -121,7 +121,9 @@ async def models(service: Served) -> dict[str, Any]:
 
 def facts(hosted: Hosted) -> dict[str, Any]:
     """Return what is told of a model."""
-    own = {"dim": hosted.elmo.dim, "layers": hosted.elmo.n_layers, "predicts": hosted.reader is not None}
+    own: dict[str, int | bool | str] = {"dim": hosted.elmo.dim, "layers": hosted.elmo.n_layers, "predicts": hosted.reader is not None}
+    if hosted.index is not None:
+        own["searches"] = hosted.index.settings.unit
     return {"id": hosted.name, "object": "model", "created": hosted.opened, "owned_by": "elmokit", "elmokit": own}
 
 

@@ -114,6 +114,53 @@ class PerplexityReply(BaseModel):
     perplexity: dict[str, float | None]
 
 
+class SearchWanted(BaseModel):
+    """A tokenised sentence, and the place of the word if uses of words are searched."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: StrictStr | None = None
+    sentence: Annotated[list[StrictStr], Field(min_length=1)]
+    place: Annotated[int, Field(ge=0, strict=True)] | None = None
+    k: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
+
+
+class Found(BaseModel):
+    """A row of the index: its cosine, and where it stands; place and word are those of a use."""
+
+    score: float
+    source: str
+    line: int
+    text: str
+    place: int | None
+    word: str | None
+    fields: dict[str, Any]
+
+
+class SearchReply(BaseModel):
+    """The nearest first."""
+
+    model: str
+    found: list[Found]
+
+
+class SensesWanted(Wanted):
+    """A word in sentences, to be grouped into `n` senses, or as many as fit best. `layer`: as of `elmo senses`."""
+
+    word: Annotated[StrictStr, Field(min_length=1)]
+    n: Annotated[int, Field(ge=1, le=20, strict=True)] | None = None
+    layer: StrictStr = "average"
+
+
+class SensesReply(BaseModel):
+    """The senses, the largest first; each with its uses, the most typical first, and the nearest words."""
+
+    word: str
+    uses: int
+    silhouette: float | None
+    silhouettes: dict[str, float]
+    senses: list[dict[str, Any]]
+
+
 _EMBED: dict[int | str, dict[str, Any]] = {
     **ERRORS,
     200: {"model": EmbedReply, "content": {encoding.NPZ: {}, encoding.ARROW: {}}},
@@ -155,6 +202,30 @@ async def perplexities(wanted: Wanted, service: Served) -> Response:
     scores = await service.scores(hosted, sentences)
     found = [_scores(text, score) for text, score in zip(texts, scores, strict=True)]
     return reply({"model": hosted.name, "sentences": found, "perplexity": _perplexities(scores)})
+
+
+@router.post("/search", responses={**ERRORS, 200: {"model": SearchReply}})
+async def search(wanted: SearchWanted, service: Served) -> Response:
+    """Return what is nearest in the index that is searched with the model."""
+    hosted = service.model(wanted.model)
+    hits = await service.search(hosted, wanted.sentence, wanted.place, wanted.k)
+    found = [
+        {
+            **{name: getattr(hit, name) for name in ("score", "source", "line", "text", "fields")},
+            "place": hit.place if hit.place >= 0 else None,
+            "word": hit.word or None,
+        }
+        for hit in hits
+    ]
+    return reply({"model": hosted.name, "found": found})
+
+
+@router.post("/senses", responses={**ERRORS, 200: {"model": SensesReply}, 501: {"model": Error}})
+async def senses(wanted: SensesWanted, service: Served) -> Response:
+    """Return the senses of a word: its uses in groups."""
+    hosted = service.model(wanted.model)
+    _, sentences = await sentences_of(service, wanted)
+    return reply(await service.senses(hosted, sentences, wanted.word, n=wanted.n, layer=wanted.layer))
 
 
 async def sentences_of(service: Service, wanted: Wanted) -> tuple[list[int], list[list[str]]]:

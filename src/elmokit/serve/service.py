@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, MissingExtra, TextError
 from elmokit.lm import Scores as SentenceScores
 from elmokit.lm import Substitute
 from elmokit.model import Layers, Pool
 from elmokit.reading import Splitter
-from elmokit.serve.batcher import Batcher, Full, Item, Task
-from elmokit.serve.hosted import Hosted, Scores, Substitutes, Vectors
+from elmokit.serve.batcher import Batcher, Full, Item
+from elmokit.serve.hosted import Hosted, Scores, Search, Senses, Substitutes, Task, Vectors
 from elmokit.serve.metrics import Metrics
 from elmokit.serve.refusal import Refusal
 from elmokit.serve.settings import Limits, Settings
 
+if TYPE_CHECKING:
+    from elmokit.search import Hit
+
 Array = NDArray[np.float32]
 Sentences = Sequence[Sequence[str]]
+# Uses of a word that are grouped: their number counts twice in time.
+_MOST_USES = 2000
 
 
 class Service:
@@ -97,7 +102,24 @@ class Service:
             raise Refusal(422, f"the sentence has {len(sentence)} tokens, counted from 0; there is no token {place}")
         return (await self._run(Substitutes(hosted.name, k), [(sentence, place)], sizes))[0]
 
-    async def _run(self, task: Vectors | Scores | Substitutes, items: Sequence[Item], sizes: Sequence[int]) -> Any:
+    async def search(self, hosted: Hosted, sentence: Sequence[str], place: int | None, k: int) -> list[Hit]:
+        """Return the k rows of the model's index that are nearest to a sentence, or to the word in a place of it."""
+        if hosted.index is None:
+            raise Refusal(422, f"no index is searched with the model {hosted.name!r}; start the server with --index")
+        sizes = check_sentences([sentence], self.settings.limits)
+        return (await self._run(Search(hosted.name, k), [(sentence, place)], sizes))[0]
+
+    async def senses(
+        self, hosted: Hosted, sentences: Sentences, word: str, *, n: int | None, layer: str
+    ) -> dict[str, Any]:
+        """Return the senses of a word in the sentences, as `Senses.as_dict`."""
+        sizes = check_sentences(sentences, self.settings.limits)
+        uses = sum(token.casefold() == word.casefold() for sentence in sentences for token in sentence)
+        if uses > _MOST_USES:
+            raise Refusal(422, f"the word stands in the text {uses} times, at most {_MOST_USES} are grouped; send less")
+        return (await self._run(Senses(hosted.name, word, n, layer), [sentences], [sum(sizes)]))[0]
+
+    async def _run(self, task: Task, items: Sequence[Item], sizes: Sequence[int]) -> Any:
         if self._batcher is None:
             raise Refusal(503, "the server is not ready yet; try again", headers={"Retry-After": "1"})
         self.metrics.tokens.labels(task.model, type(task).__name__.lower()).inc(sum(sizes))
@@ -107,14 +129,16 @@ class Service:
             raise Refusal(
                 503, f"the server is busy; try again in {full.seconds} s", headers={"Retry-After": str(full.seconds)}
             ) from None
-        except MismatchError as error:  # layers that are not there
+        except (MismatchError, TextError) as error:  # layers that are not there, a word that is not
             raise Refusal(422, str(error)) from None
+        except MissingExtra as error:
+            raise Refusal(501, f"this server cannot do that: {error}") from None
 
     def _spell(self, task: Task, items: list[Item]) -> None:
-        self.models[task.model].spell(task, items)  # type: ignore[attr-defined, arg-type]
+        self.models[task.model].spell(task, items)
 
     def _compute(self, task: Task, items: list[Item]) -> list[Any]:
-        return self.models[task.model].compute(task, items)  # type: ignore[attr-defined, arg-type]
+        return self.models[task.model].compute(task, items)
 
 
 def service_of(request: Request) -> Service:

@@ -173,6 +173,12 @@ function use({ tokens, place }, value) {
   return element("li", {}, element("span", { class: "value" }, value), element("span", {}, `${before} `, element("b", {}, tokens[place]), ` ${after}`));
 }
 
+// A row of the corpus: a use of a word, or, without a place, a text.
+function found(one) {
+  if (one.place !== null) return use({ tokens: one.text.split(" "), place: one.place }, one.score.toFixed(3));
+  return element("li", {}, element("span", { class: "value" }, one.score.toFixed(3)), element("span", {}, one.text));
+}
+
 function drawMap() {
   const [xs, ys] = plane(state.words.map((word) => word.vectors[state.layer]));
   const scaled = (values, low, high) => {
@@ -220,8 +226,9 @@ function drawSubstitutes() {
 
 function drawCorpus() {
   const { tokens, place } = state.words[state.chosen];
-  const content = { model: $("model").value, sentence: tokens, place, k: NEAREST };
-  draw("corpus-section", "corpus", model().searches, "/search", content, (found) => found.uses.map((one) => use(one, one.similarity.toFixed(3))));
+  const content = { model: $("model").value, sentence: tokens, k: NEAREST };
+  if (model().searches === "word") content.place = place;
+  draw("corpus-section", "corpus", model().searches, "/search", content, (reply) => reply.found.map(found));
 }
 
 // ---------------------------------------------------------------- what people do
