@@ -3,9 +3,9 @@
     python benchmarks/serve.py --text TEXT
 
 Every round runs, one after the other: `Elmo.embed` over the text in this process, `elmo serve` and `serve_naive.py`
-with each number of clients and of sentences a request. So a busy spell of the machine falls on all of them. The load comes
-from wrk (apt install wrk), in a process of its own; each client sends its next request when it has its answer. All
-compute with one thread; vectors are means over words, sent in base64. Processor time is that of the server's process:
+with each number of clients and of sentences a request. So a busy spell of the machine falls on all of them. The load
+comes from wrk (apt install wrk), in a process of its own; each client sends its next request when it has its answer.
+All compute with one thread; vectors are means over words, sent in base64. Processor time is that of the server's process:
 what it takes for a token does not depend on how busy the machine is.
 """
 

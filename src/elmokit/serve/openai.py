@@ -121,7 +121,11 @@ async def models(service: Served) -> dict[str, Any]:
 
 def facts(hosted: Hosted) -> dict[str, Any]:
     """Return what is told of a model."""
-    own: dict[str, int | bool | str] = {"dim": hosted.elmo.dim, "layers": hosted.elmo.n_layers, "predicts": hosted.reader is not None}
+    own: dict[str, int | bool | str] = {
+        "dim": hosted.elmo.dim,
+        "layers": hosted.elmo.n_layers,
+        "predicts": hosted.reader is not None,
+    }
     if hosted.index is not None:
         own["searches"] = hosted.index.settings.unit
     return {"id": hosted.name, "object": "model", "created": hosted.opened, "owned_by": "elmokit", "elmokit": own}

@@ -156,6 +156,7 @@ function choose(n, focus = false) {
   });
   drawLayer();
   drawSubstitutes();
+  drawCorpus();
 }
 
 function drawLayer() {
@@ -164,7 +165,6 @@ function drawLayer() {
   $("layer").setAttribute("aria-valuetext", name);
   $("near").replaceChildren(...nearest(state.chosen, state.layer).map(({ n, cosine }) => use(state.words[n], cosine.toFixed(3))));
   drawMap();
-  drawCorpus();
 }
 
 function use({ tokens, place }, value) {
