@@ -215,6 +215,7 @@ def test_the_installed_package_is_what_is_tested():
 @pytest.mark.parametrize(
     ("leaf", "package", "extra"),
     [
+        ("serve", "fastapi", "serve"),
         ("sklearn", "sklearn", "sklearn"),
         ("sentence_transformers", "sentence_transformers", "sentence-transformers"),
         ("spacy", "spacy", "spacy"),

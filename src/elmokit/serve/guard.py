@@ -21,11 +21,12 @@ from elmokit.serve.settings import Settings
 
 
 class Guard:
-    """Middleware. `open_paths`: what needs no key; a path that ends in "/" stands for all below it."""
+    """Middleware. `open_paths`: what needs no key; "/a/" stands for all below it, "/" for itself."""
 
     def __init__(self, app: ASGIApp, settings: Settings, *, open_paths: Sequence[str]) -> None:
         self.app, self.settings = app, settings
-        self._open = tuple(open_paths)
+        self._open = frozenset(open_paths)
+        self._open_below = tuple(path for path in open_paths if path.endswith("/") and path != "/")
         self._key = f"Bearer {settings.api_key}".encode() if settings.api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,10 +52,7 @@ class Guard:
         return None
 
     def _check_key(self, scope: Scope) -> None:
-        path = scope["path"]
-        if self._key is None or any(
-            path == known or (known[-1] == "/" != known and path.startswith(known)) for known in self._open
-        ):
+        if self._key is None or scope["path"] in self._open or scope["path"].startswith(self._open_below):
             return
         given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
         if not hmac.compare_digest(given, self._key):
