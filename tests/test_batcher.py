@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ class Log:
     def __init__(self):
         self.batches, self.spelled, self.gate = [], [], threading.Event()
         self.gate.set()
+        self.seconds = 0.0
 
     def spell(self, task, items):
         self.spelled.append((task, list(items)))
@@ -24,6 +26,7 @@ class Log:
 
     def compute(self, task, items):
         self.gate.wait(10)
+        time.sleep(self.seconds)
         self.batches.append((task, list(items)))
         if "poison" in items:
             raise ArithmeticError("cannot compute it")
@@ -135,6 +138,23 @@ def test_what_fails_fails_alone(bad, error):
         await first
         assert batcher.alive
         assert batcher.waiting == 0
+
+    batching(scenario)
+
+
+def test_clients_that_ask_again_stay_together():
+    """Eight clients, each asking when it is answered: not one batch of one and one of seven in turns."""
+
+    async def scenario(batcher, log):
+        log.seconds = 0.1
+
+        async def client(n):
+            await asyncio.sleep(0.02 * n)
+            for _ in range(8):
+                await batcher.run("t", [n], [1])
+
+        await asyncio.gather(*(client(n) for n in range(8)))
+        assert len(log.batches) <= 13
 
     batching(scenario)
 
