@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quality.tables import TABLES as QUALITY_TABLES
+from serve_table import serve_lines
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -324,6 +325,7 @@ TABLES = [
     ("training.md", "many_gpus", gpu_lines),
     ("scaling.md", "scaling", scaling_lines),
     ("search.md", "search", search_lines),
+    ("serving.md", "serve", serve_lines),
     *QUALITY_TABLES,
 ]
 

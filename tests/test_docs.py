@@ -103,10 +103,10 @@ def test_commands_named_in_the_text_exist(words):
     assert {word.strip("[],.") for word in rest if word.lstrip("[").startswith("--")} <= options_of(command)
 
 
-@pytest.mark.parametrize("name", ["train"])
-def test_every_option_is_described(name):
-    """The table of the training page and the command have the same options."""
-    rows = re.findall(r"^\| `(--[\w-]+)", PAGES["docs/training.md"].read_text("utf-8"), re.MULTILINE)
+@pytest.mark.parametrize(("name", "page"), [("train", "training"), ("serve", "serving")])
+def test_every_option_is_described(name, page):
+    """The table of its page and the command have the same options."""
+    rows = re.findall(r"^\| `(--[\w-]+)", PAGES[f"docs/{page}.md"].read_text("utf-8"), re.MULTILINE)
     assert set(rows) == options_of(ELMO.commands[name]) - {"--help"}
 
 

@@ -33,6 +33,7 @@ LEAVES = {
     "spacy": SPINE,
     "similar": SPINE,
     "search": SPINE,
+    "serve": [*SPINE, "lm", "compat", "search", "senses"],  # the signatures of TF-Hub
     "compat": [*SPINE, "sinks", "job", "lm"],
     "keras": TIER_0,  # no torch
 }
@@ -46,11 +47,15 @@ MAY_IMPORT = {
 }
 # A heavy or optional package is imported by these and by nothing else.
 OWNERS = {
+    "fastapi": {"serve"},
     "filelock": {"catalog"},
     "huggingface_hub": {"hub"},
     "keras": {"keras"},
     "onnx": {"formats"},
-    "pydantic": {"config"},
+    "opentelemetry": {"serve"},
+    "orjson": {"serve"},
+    "prometheus_client": {"serve"},
+    "pydantic": {"config", "serve"},
     "torch": {
         "formats",
         "kernels",
@@ -71,6 +76,7 @@ OWNERS = {
     "sentence_transformers": {"sentence_transformers"},
     "sklearn": {"sklearn"},
     "spacy": {"spacy"},
+    "starlette": {"serve"},
     "triton": {"kernels"},
     "lancedb": {"search"},
     "psycopg": {"search"},
@@ -80,6 +86,7 @@ OWNERS = {
     "tensorflow": {"keras"},
     "tqdm": {"cli", "download", "job", "ray_job", "search", "train"},
     "typer": {"cli"},
+    "uvicorn": {"serve"},
 }
 
 PUBLIC_NAMES = [
@@ -211,6 +218,7 @@ def test_the_installed_package_is_what_is_tested():
 @pytest.mark.parametrize(
     ("leaf", "package", "extra"),
     [
+        ("serve", "fastapi", "serve"),
         ("sklearn", "sklearn", "sklearn"),
         ("sentence_transformers", "sentence_transformers", "sentence-transformers"),
         ("spacy", "spacy", "spacy"),

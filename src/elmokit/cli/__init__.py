@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from elmokit.cli import embed, lm, models, search, train
+from elmokit.cli import embed, lm, models, search, serve, train
 from elmokit.cli.options import notice
 from elmokit.errors import ElmoError
 
@@ -52,6 +52,7 @@ for _command in (
     lm.substitutes,
     search.index,
     search.search,
+    serve.serve,
 ):
     app.command()(_command)
 

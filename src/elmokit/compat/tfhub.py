@@ -110,23 +110,30 @@ class Module:
             raise MismatchError("inputs: expected at least one sentence, found none")
         state = self._states[signature]
         stacks = list(self._elmo.embed(sentences, layers="all", state=state, batch_size=len(sentences)))
-        layers_LBTD = self._padded(stacks, T)
-        share_L = self._elmo.mixes[0]
-        named = {f"lstm_outputs{k}": layer for k, layer in enumerate(layers_LBTD) if k}
-        mixed_BTD = np.tensordot(share_L, layers_LBTD, axes=1)
-        means = [_mean_of_words(stack, share_L / share_L.sum()) for stack in stacks]
-        word_emb = layers_LBTD[0, :, :, : self._elmo.dim // 2]
-        return {"word_emb": word_emb, **named, "elmo": mixed_BTD, "default": np.stack(means)}
+        return outputs_of(self._elmo, self._elmo.mixes[0], stacks, T)
 
-    @torch.inference_mode()
-    def _padded(self, stacks: Sequence[Array], T: int) -> Array:
-        """Put (L, T, D) arrays into one (L, B, T, D): beyond a sentence's end only layer 0 is not zero."""
-        L, D = self._elmo.n_layers, self._elmo.dim
-        padded = np.zeros((L, len(stacks), T, D), np.float32)
-        padded[0] = np.tile(blank_word(self._elmo.network).numpy(), 2)
-        for b, stack in enumerate(stacks):
-            padded[:, b, : stack.shape[1]] = stack
-        return padded
+
+@torch.inference_mode()
+def outputs_of(elmo: Elmo, shares_L: NDArray[np.float32], stacks: Sequence[Array], T: int) -> dict[str, Array]:
+    """Return the outputs of the module for sentences of these layers, (L, T, D) each, padded to T places.
+
+    `shares_L`: the mix of the layers.
+    """
+    layers_LBTD = _padded(elmo, stacks, T)
+    named = {f"lstm_outputs{k}": layer for k, layer in enumerate(layers_LBTD) if k}
+    mixed_BTD = np.tensordot(shares_L, layers_LBTD, axes=1)
+    means = [_mean_of_words(stack, shares_L / shares_L.sum()) for stack in stacks]
+    word_emb = layers_LBTD[0, :, :, : elmo.dim // 2]
+    return {"word_emb": word_emb, **named, "elmo": mixed_BTD, "default": np.stack(means)}
+
+
+def _padded(elmo: Elmo, stacks: Sequence[Array], T: int) -> Array:
+    """Put (L, T, D) arrays into one (L, B, T, D): beyond a sentence's end only layer 0 is not zero."""
+    padded = np.zeros((elmo.n_layers, len(stacks), T, elmo.dim), np.float32)
+    padded[0] = np.tile(blank_word(elmo.network).cpu().numpy(), 2)
+    for b, stack in enumerate(stacks):
+        padded[:, b, : stack.shape[1]] = stack
+    return padded
 
 
 def load(handle: str | Path) -> Module:

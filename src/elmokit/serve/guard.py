@@ -1,0 +1,137 @@
+"""`Guard`: what is done for every request before anything else of it is looked at, and what ends it.
+
+Key, size and time of arrival are checked before anything is parsed; a client that goes away, or a request that takes
+too long, is cancelled, and with it its place in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from contextlib import suppress
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from elmokit.serve.refusal import Refusal, body_of
+from elmokit.serve.settings import Settings
+
+
+class Guard:
+    """Middleware. `open_paths`: what needs no key; "/a/" stands for all below it, "/" for itself."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, *, open_paths: Sequence[str]) -> None:
+        self.app, self.settings = app, settings
+        self._open = frozenset(open_paths)
+        self._open_below = tuple(path for path in open_paths if path.endswith("/") and path != "/")
+        self._key = f"Bearer {settings.api_key}".encode() if settings.api_key else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            self._check_key(scope)
+            body = await self._read(scope, receive)
+            if body is not None:
+                await self._answer(scope, body, receive, noting)
+        except Refusal as refusal:
+            if begun:  # half an answer cannot be taken back
+                raise ConnectionAbortedError(refusal.message) from None
+            await response_of(scope["path"], refusal)(scope, receive, send)
+        return None
+
+    def _check_key(self, scope: Scope) -> None:
+        if self._key is None or scope["path"] in self._open or scope["path"].startswith(self._open_below):
+            return
+        given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
+        if not hmac.compare_digest(given, self._key):
+            raise Refusal(
+                401,
+                'this server asks for its API key; send it as "Authorization: Bearer KEY"',
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """Return the body; None where the client went away before its end."""
+        most = self.settings.limits.body
+        stated = Headers(scope=scope).get("content-length", "0")
+        if stated.isdigit() and int(stated) > most:
+            raise _too_large(most)
+        try:
+            return await asyncio.wait_for(_body(receive, most), self.settings.body_timeout)
+        except asyncio.TimeoutError:
+            raise Refusal(408, "the request did not arrive in time", headers={"Connection": "close"}) from None
+
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the application until it is done, the client has gone, or time is up."""
+        work = asyncio.ensure_future(self.app(scope, _replay(body), send))
+        gone = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await asyncio.wait((work, gone), timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            if gone.done():
+                return None
+            raise Refusal(504, f"the answer took longer than {self.settings.timeout:g} s; ask for less at once")
+        finally:
+            for task in (work, gone):
+                if not task.done():
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+
+
+def response_of(path: str, refusal: Refusal) -> Response:
+    """Return a refusal as clients of `path` read it."""
+    content = orjson.dumps(body_of(path, refusal))
+    return Response(content, refusal.status, refusal.headers, media_type="application/json")
+
+
+def _too_large(most: int) -> Refusal:
+    message = f"the body of the request is larger than {most} bytes, which is the most that is taken; send it in parts"
+    return Refusal(413, message, headers={"Connection": "close"})
+
+
+async def _body(receive: Receive, most: int) -> bytes | None:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replay(body: bytes) -> Receive:
+    """Give a body that was read to who reads it next; after it, nothing ever comes."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    return receive
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,216 @@
+"""`Service`: the models that are served, what may be asked of them, and the one queue in front of them.
+
+Axes of results: L layers, T tokens, D width of a vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, Request
+from numpy.typing import NDArray
+
+from elmokit.errors import MismatchError, MissingExtra, TextError
+from elmokit.lm import Scores as SentenceScores
+from elmokit.lm import Substitute
+from elmokit.model import Layers, Pool
+from elmokit.reading import Splitter
+from elmokit.serve.batcher import Batcher, Full, Item
+from elmokit.serve.hosted import Hosted, Scores, Search, Senses, Substitutes, Task, Vectors
+from elmokit.serve.metrics import Metrics
+from elmokit.serve.refusal import Refusal
+from elmokit.serve.settings import Limits, Settings
+
+if TYPE_CHECKING:
+    from elmokit.search import Hit
+
+Array = NDArray[np.float32]
+Sentences = Sequence[Sequence[str]]
+# Uses of a word that are grouped: their number counts twice in time.
+_MOST_USES = 2000
+
+
+class Service:
+    """Models by name. It is started in a running event loop, and stopped there."""
+
+    def __init__(self, models: Sequence[Hosted], settings: Settings) -> None:
+        self.models: Mapping[str, Hosted] = {hosted.name: hosted for hosted in models}
+        self.settings = settings
+        self.metrics = Metrics()
+        self.metrics.watch_queue(lambda: self._batcher.waiting if self._batcher else 0)
+        self._splitting = CapacityLimiter(1)  # splitting holds Python's lock: more threads would be no faster
+        self._batcher: Batcher | None = None
+
+    def start(self) -> None:
+        """Start computing."""
+        batch, queue = self.settings.batch_tokens, self.settings.queue_tokens
+        self._batcher = Batcher(self._spell, self._compute, batch=batch, queue=queue, observer=self.metrics)
+
+    async def stop(self) -> None:
+        """Stop computing."""
+        if self._batcher:
+            await self._batcher.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are computed."""
+        return self._batcher is not None and self._batcher.alive
+
+    def model(self, name: str | None) -> Hosted:
+        """Return a model; the first of all where no name is given."""
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise Refusal(
+                404, f"no model is called {name!r} here; there is {known}", param="model", code="model_not_found"
+            )
+        return self.models[name]
+
+    # ------------------------------------------------------------ what may be asked
+
+    async def split(self, texts: Sequence[str]) -> list[list[list[str]]]:
+        """Return the sentences of each raw text (syntok)."""
+        total, most = sum(map(len, texts)), self.settings.limits.body
+        if total > most:
+            raise Refusal(413, f"the texts have {total} characters, at most {most} are split in one request")
+        return await to_thread.run_sync(_split, texts, limiter=self._splitting)
+
+    async def vectors(
+        self, hosted: Hosted, sentences: Sentences, *, layers: Layers = "average", pool: Pool = "none"
+    ) -> list[Array]:
+        """Return what `Elmo.embed` yields for the sentences."""
+        sizes = check_sentences(sentences, self.settings.limits)
+        check_reply(hosted, sum(sizes) if pool == "none" else len(sizes), layers, self.settings.limits)
+        layers = layers if isinstance(layers, str | int) else tuple(layers)
+        return await self._run(Vectors(hosted.name, layers, pool), sentences, sizes)
+
+    async def scores(self, hosted: Hosted, sentences: Sentences) -> list[SentenceScores]:
+        """Return the scores of the sentences by a model with a softmax head."""
+        check_head(hosted)
+        return await self._run(Scores(hosted.name), sentences, check_sentences(sentences, self.settings.limits))
+
+    async def substitutes(self, hosted: Hosted, sentence: Sequence[str], place: int, k: int) -> list[Substitute]:
+        """Return the k likeliest words for a place of a sentence, by a model with a softmax head."""
+        check_head(hosted)
+        sizes = check_sentences([sentence], self.settings.limits)
+        if not 0 <= place < len(sentence):
+            raise Refusal(422, f"the sentence has {len(sentence)} tokens, counted from 0; there is no token {place}")
+        return (await self._run(Substitutes(hosted.name, k), [(sentence, place)], sizes))[0]
+
+    async def search(self, hosted: Hosted, sentence: Sequence[str], place: int | None, k: int) -> list[Hit]:
+        """Return the k rows of the model's index that are nearest to a sentence, or to the word in a place of it."""
+        if hosted.index is None:
+            raise Refusal(422, f"no index is searched with the model {hosted.name!r}; start the server with --index")
+        sizes = check_sentences([sentence], self.settings.limits)
+        return (await self._run(Search(hosted.name, k), [(sentence, place)], sizes))[0]
+
+    async def senses(
+        self, hosted: Hosted, sentences: Sentences, word: str, *, n: int | None, layer: str
+    ) -> dict[str, Any]:
+        """Return the senses of a word in the sentences, as `Senses.as_dict`."""
+        sizes = check_sentences(sentences, self.settings.limits)
+        uses = sum(token.casefold() == word.casefold() for sentence in sentences for token in sentence)
+        if uses > _MOST_USES:
+            raise Refusal(422, f"the word stands in the text {uses} times, at most {_MOST_USES} are grouped; send less")
+        return (await self._run(Senses(hosted.name, word, n, layer), [sentences], [sum(sizes)]))[0]
+
+    async def _run(self, task: Task, items: Sequence[Item], sizes: Sequence[int]) -> Any:
+        if self._batcher is None:
+            raise Refusal(503, "the server is not ready yet; try again", headers={"Retry-After": "1"})
+        self.metrics.tokens.labels(task.model, type(task).__name__.lower()).inc(sum(sizes))
+        try:
+            return await self._batcher.run(task, items, sizes)
+        except Full as full:
+            raise Refusal(
+                503, f"the server is busy; try again in {full.seconds} s", headers={"Retry-After": str(full.seconds)}
+            ) from None
+        except (MismatchError, TextError) as error:  # layers that are not there, a word that is not
+            raise Refusal(422, str(error)) from None
+        except MissingExtra as error:
+            raise Refusal(501, f"this server cannot do that: {error}") from None
+
+    def _spell(self, task: Task, items: list[Item]) -> None:
+        self.models[task.model].spell(task, items)
+
+    def _compute(self, task: Task, items: list[Item]) -> list[Any]:
+        return self.models[task.model].compute(task, items)
+
+
+def service_of(request: Request) -> Service:
+    """Return the service that answers a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(service_of)]
+
+
+def _split(texts: Sequence[str]) -> list[list[list[str]]]:
+    split = Splitter(tokenize=True)
+    return [list(split(text.splitlines())) for text in texts]
+
+
+# ---------------------------------------------------------------- limits
+
+
+def check_sentences(sentences: Sentences, limits: Limits) -> list[int]:
+    """Return the numbers of tokens, at least 1 each, or refuse what is over a limit."""
+    if len(sentences) > limits.sentences:
+        raise Refusal(
+            422, f"the request has {len(sentences)} sentences, at most {limits.sentences} are taken; send fewer"
+        )
+    sizes = [max(1, len(sentence)) for sentence in sentences]
+    longest = max(sizes, default=0)
+    if longest > limits.tokens:
+        number = sizes.index(longest)
+        raise Refusal(
+            422, f"sentence {number} has {longest} tokens, at most {limits.tokens} are taken; cut it into sentences"
+        )
+    if sum(sizes) > limits.request_tokens:
+        found = f"the request has {sum(sizes)} tokens, at most {limits.request_tokens} are taken"
+        raise Refusal(422, f"{found}; send it in parts")
+    for number, sentence in enumerate(sentences):
+        _check_tokens(number, sentence, limits)
+    return sizes
+
+
+def _check_tokens(number: int, sentence: Sequence[str], limits: Limits) -> None:
+    if sentence and len(max(sentence, key=len)) > limits.characters:
+        found = f"a token of sentence {number} has more than {limits.characters} characters"
+        raise Refusal(422, f"{found}; text is sent as words")
+    try:
+        "".join(sentence).encode()
+    except UnicodeEncodeError:
+        raise Refusal(422, f"sentence {number} holds half of a surrogate pair, which is no character") from None
+
+
+def check_reply(hosted: Hosted, rows: int, layers: Layers, limits: Limits) -> None:
+    """Refuse what would be too large an answer."""
+    values = rows * hosted.elmo.dim * (hosted.elmo.n_layers if layers == "all" else 1)
+    if values > limits.values:
+        raise Refusal(
+            422,
+            f"the reply would hold {values} numbers, at most {limits.values} are sent; send fewer sentences, ask for "
+            "one layer, or pool",
+        )
+
+
+def check_head(hosted: Hosted) -> None:
+    """Refuse what takes a softmax head where there is none."""
+    if hosted.reader is None:
+        raise Refusal(422, f"the model {hosted.name!r} has no softmax head, so it cannot predict words")
+
+
+def perplexity(logs: Sequence[float]) -> float | None:
+    """Return exp of the mean loss of log-probabilities (nats); None for none, or where it is beyond all numbers."""
+    if not len(logs):
+        return None
+    try:
+        return math.exp(-sum(logs) / len(logs))
+    except OverflowError:
+        return None

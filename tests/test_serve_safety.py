@@ -1,0 +1,283 @@
+"""What a stranger may send: limits, keys, other origins, slow and idle connections, and whatever a fuzzer thinks of."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from elmokit.serve import Limits, Settings
+from serving import KEY, make_hosted, post, served, until
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return make_hosted()
+
+
+SMALL = Limits(body=4000, sentences=3, tokens=20, request_tokens=40, characters=8, values=400)
+
+
+@pytest.fixture(scope="module")
+def address(tiny):
+    with served(tiny, settings=Settings(limits=SMALL)) as address:
+        yield address
+
+
+# ---------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"sentences": [["a"]] * 4}, "the request has 4 sentences, at most 3 are taken; send fewer"),
+        ({"sentences": [[], ["a"] * 21]}, "sentence 1 has 21 tokens, at most 20 are taken; cut it into sentences"),
+        ({"sentences": [["a"] * 20, ["a"] * 20, ["a"]]}, "the request has 41 tokens, at most 40 are taken"),
+        ({"sentences": [["a", "b" * 9]]}, "a token of sentence 0 has more than 8 characters"),
+        ({"sentences": [["a"] * 18], "layers": "all"}, "the reply would hold 432 numbers, at most 400 are sent"),
+        ({"sentences": [["a"]], "layers": 9}, "layer 9 does not exist; this model has layers 0 to 2"),
+        ({"sentences": [["a"]], "layers": [1.0]}, "expected 3 layer weights"),
+        ({"sentences": [["a"]], "texts": ["b"]}, "expected either 'sentences' or 'texts'"),
+        ({"sentences": [["a"]], "colour": "red"}, "colour: "),
+        ({"sentences": [["\ud800"]]}, "sentence 0 holds half of a surrogate pair"),
+        ({"sentences": [["a"]], "\ud800": 1}, "the body: "),
+        ({"sentences": [[1]]}, "sentences.0.0: "),
+        ({}, "expected either"),
+        ([], "the body: "),
+    ],
+)
+def test_what_is_too_much_or_wrong_is_one_sentence(address, wanted, message):
+    reply = httpx.post(f"{address}/embed", content=json.dumps(wanted), headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422
+    assert message in reply.json()["error"]
+    assert "\n" not in reply.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/v1/models/tiny:predict", "/v2/models/tiny/infer"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large(address, path, chunked):
+    body = b"x" * 5000
+    content = iter([body[:1000]] * 5) if chunked else body
+    reply = httpx.post(f"{address}{path}", content=content, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 413
+    assert "the body of the request is larger than 4000 bytes" in reply.text
+
+
+def test_a_row_of_padding_counts_in_the_reply(address):
+    wanted = {"signature_name": "tokens", "inputs": {"tokens": [[""] * 200], "sequence_len": [1]}}
+    reply = post(address, "/v1/models/tiny:predict", wanted)
+    assert (reply.status_code, "padding included" in reply.json()["error"]) == (422, True)
+
+
+def test_a_body_that_is_no_json(address):
+    reply = httpx.post(f"{address}/embed", content=b"{", headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422
+    assert "JSON" in reply.json()["error"]
+
+
+def test_nesting_does_not_break_it(address):
+    content = b'{"sentences": ' + b"[" * 3900
+    assert httpx.post(
+        f"{address}/embed", content=content, headers={"Content-Type": "application/json"}
+    ).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/page/..%2f..%2fetc%2fpasswd", "/page/%00", "/v1/models/..%2f..", "//etc/passwd"]
+)
+def test_no_path_leads_to_a_file(address, path):
+    reply = httpx.get(f"{address}{path}")
+    assert reply.status_code in (400, 404)
+    assert "root:" not in reply.text
+
+
+def test_no_module_of_the_server_opens_files():
+    """The page is read once, when it is imported, from places that no request names."""
+    folder = Path(sys.modules["elmokit.serve"].__file__).parent
+    for path in folder.glob("*.py"):
+        assert not re.search(r"(?<![.\w])open\(|Path\(|FileResponse|StaticFiles", path.read_text("utf-8")), path
+
+
+# ---------------------------------------------------------------- key, other origins
+
+
+def test_nothing_is_told_without_the_key(tiny):
+    with served(tiny, settings=Settings(api_key=KEY)) as address, httpx.Client(base_url=str(address)) as client:
+        for path in ("/v1/models", "/metrics", "/openapi.json", "/v2", "/nothing", "/healthy"):
+            for header in (
+                {},
+                {"Authorization": KEY},
+                {"Authorization": f"Bearer {KEY}x"},
+                {"Authorization": "Bearer é".encode()},
+            ):
+                reply = client.get(path, headers=header)
+                assert reply.status_code == 401, (path, header)
+                assert reply.headers["www-authenticate"] == "Bearer"
+            assert client.get(path, headers={"Authorization": f"Bearer {KEY}"}).status_code in (200, 404)
+        for path in ("/", "/health", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status_code == 200, path
+
+
+def test_the_key_is_compared_in_constant_time():
+    source = (Path(sys.modules["elmokit.serve"].__file__).parent / "guard.py").read_text("utf-8")
+    assert "hmac.compare_digest(given, self._key)" in source
+
+
+def test_other_origins_are_told_nothing_unless_they_are_named(tiny):
+    origin = {"Origin": "https://elsewhere.example"}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    with served(tiny) as address:
+        assert "access-control-allow-origin" not in httpx.get(f"{address}/health", headers=origin).headers
+        assert httpx.options(f"{address}/embed", headers=asked).status_code == 405
+    settings = Settings(cors_origins=("https://elsewhere.example",), api_key=KEY)
+    with served(tiny, settings=settings) as address:
+        assert (
+            httpx.options(f"{address}/embed", headers=asked).headers["access-control-allow-origin"] == origin["Origin"]
+        )
+        other = {**asked, "Origin": "https://third.example"}
+        assert "access-control-allow-origin" not in httpx.options(f"{address}/embed", headers=other).headers
+
+
+# ---------------------------------------------------------------- slow and idle connections
+
+
+def connect(address):
+    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=20)
+
+
+def closed(connection):
+    """Whether the other side has ended it."""
+    try:
+        return connection.recv(1000) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /embed HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+def test_headers_that_never_end_are_not_waited_for(tiny, begun):
+    """A byte now and then keeps nothing open."""
+    with served(tiny, settings=Settings(header_timeout=0.5)) as address, connect(address) as slow:
+        slow.sendall(begun)
+        end = time.monotonic() + 10
+        slow.settimeout(0.1)
+        while time.monotonic() < end:
+            try:
+                slow.sendall(b"a" if begun else b"")
+                if slow.recv(10) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() < end
+        assert httpx.get(f"{address}/health").status_code == 200
+
+
+def test_a_second_request_may_not_be_slow_either(tiny):
+    with served(tiny, settings=Settings(header_timeout=0.5)) as address, connect(address) as slow:
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in slow.recv(1000)
+        time.sleep(0.7)  # idle between two requests, it stays
+        slow.sendall(b"GET /health HTT")
+        assert closed(slow)
+
+
+def test_a_body_that_never_ends_is_not_waited_for(tiny):
+    with served(tiny, settings=Settings(body_timeout=0.3)) as address, connect(address) as slow:
+        slow.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        reply = slow.recv(1000)
+        assert b" 408 " in reply
+        assert b"connection: close" in reply.lower()
+
+
+def idle_connections(address, count):
+    """A process that holds so many connections, half of them with headers begun, until its input ends."""
+    program = """
+import socket, sys
+port, count = map(int, sys.argv[1:])
+held = []
+for n in range(count):
+    held.append(socket.create_connection(("127.0.0.1", port), timeout=60))
+    if n % 2:
+        held[-1].sendall(b"POST /embed HTTP/1.1\\r\\nX: ")
+print("held", flush=True)
+sys.stdin.read()
+"""
+    port = address.rpartition(":")[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, port, str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def check_idle(tiny, count):
+    with served(tiny, settings=Settings(header_timeout=120.0)) as address:
+        holder = idle_connections(address, count)
+        try:
+            assert holder.stdout.readline() == "held\n"
+            until(lambda: len(address.server.server_state.connections) >= count, seconds=60)
+            for _ in range(20):
+                start = time.perf_counter()
+                assert post(address, "/embed", {"sentences": [["the", "cat"]]}).status_code == 200
+                assert time.perf_counter() - start < 5
+        finally:
+            holder.communicate("")
+        until(lambda: len(address.server.server_state.connections) < 10, seconds=60)
+
+
+def test_idle_connections_do_not_stop_others(tiny):
+    check_idle(tiny, 500)
+
+
+@pytest.mark.slow
+def test_ten_thousand_idle_connections_do_not_stop_others(tiny):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 11_000:
+        pytest.skip(f"this system allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        check_idle(tiny, 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# ---------------------------------------------------------------- fuzzing
+
+
+def fuzzed(address, tmp_path, examples):
+    """Run schemathesis' own command against the server; return its report."""
+    (tmp_path / "schemathesis.toml").write_text("")
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(tmp_path / "schemathesis.toml"),
+        "run", f"{address}/openapi.json", "--max-examples", str(examples), "--seed", "1", "--no-color",
+        "--generation-deterministic", "--checks", "all",
+        "--exclude-checks", "positive_data_acceptance,unsupported_method",
+    ]  # fmt: skip
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=900,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+
+
+def test_the_fuzzer_finds_nothing(tiny, tmp_path):
+    """Every operation of the server's own OpenAPI document, with what fits it and what does not."""
+    with served(tiny) as address:
+        done = fuzzed(address, tmp_path, 10)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"Selected: (\d+)/\1\n\s+Tested: \1\n", done.stdout)
+
+
+@pytest.mark.slow
+def test_the_fuzzer_finds_nothing_for_long(tiny, tmp_path):
+    with served(tiny) as address:
+        done = fuzzed(address, tmp_path, 300)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
