@@ -1,0 +1,135 @@
+"""What a map shows: words in their sentences, or whole sentences, and their vectors.
+
+Axes: N points, V views (choices of layers), L layers, D width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from elmokit.errors import MismatchError, TextError
+
+if TYPE_CHECKING:
+    from elmokit.model import Elmo
+
+# The place of a point that is a whole sentence.
+WHOLE = -1
+
+
+@dataclass(frozen=True)
+class Points:
+    """Words in their sentences. sentence_N, place_N: the sentence of each point, and where in it the word stands.
+
+    A point that is a whole sentence has the place -1.
+    """
+
+    sentences: list[list[str]]
+    sentence_N: NDArray[np.int64]
+    place_N: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sentence_N)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the points are sentences."""
+        return bool((self.place_N == WHOLE).all())
+
+    def words(self) -> list[str]:
+        """Return the word of each point; of a sentence all of it."""
+        return [
+            " ".join(self.sentences[s]) if p == WHOLE else self.sentences[s][p]
+            for s, p in zip(self.sentence_N, self.place_N, strict=True)
+        ]
+
+    def around(self, point: int, width: int) -> str:
+        """Return a point's word with up to `width` words at each side; of a sentence as many words from its start."""
+        sentence, place = self.sentences[self.sentence_N[point]], int(self.place_N[point])
+        start, end = (0, 2 * width + 1) if place == WHOLE else (max(0, place - width), place + width + 1)
+        inside = " ".join(sentence[start:end])
+        return ("… " if start else "") + inside + (" …" if end < len(sentence) else "")
+
+
+def choose(
+    sentences: Sequence[Sequence[str]],
+    *,
+    words: Sequence[str] = (),
+    whole: bool = False,
+    most: int = 50_000,
+    seed: int = 0,
+) -> Points:
+    """Return the points of sentences: all words; of `words`, all uses in upper or lower case; or `whole` sentences.
+
+    Of more than `most` points so many are drawn at random, in the order of the text. Raises `TextError` where there is
+    none.
+    """
+    if whole and words:
+        raise MismatchError("points are sentences or uses of words; choose one")
+    wanted = {word.casefold() for word in words}
+    kept = [list(sentence) for sentence in sentences]
+    places = [
+        (s, p)
+        for s, sentence in enumerate(kept)
+        for p, word in ([(WHOLE, "")] if whole else enumerate(sentence))
+        if sentence and (not wanted or word.casefold() in wanted)
+    ]
+    if not places:
+        names = " or ".join(repr(word) for word in words) or "any word"
+        raise TextError(f"the text has no use of {names}; expected the word itself, as a token")
+    if len(places) > most:
+        drawn = np.random.default_rng(seed).choice(len(places), most, replace=False)
+        places = [places[n] for n in np.sort(drawn)]
+    sentence_N, place_N = np.array(places, np.int64).T
+    return Points(kept, sentence_N, place_N)
+
+
+def vectors(elmo: Elmo, points: Points, weights_VL: NDArray[np.floating], *, progress: bool) -> NDArray[np.float32]:
+    """Return the vectors of points, (V, N, D): for each view, its weights of the layers. Sentences are means."""
+    numbers, starts = np.unique(points.sentence_N, return_index=True)
+    stacks = elmo.embed((points.sentences[n] for n in numbers), layers="all")
+    found_VND = np.empty((len(weights_VL), len(points), elmo.dim), np.float32)
+    weights_VL = weights_VL.astype(np.float32)
+    shown = _bar(stacks, len(numbers), "embedding", " sentences", progress)
+    for stack_LTD, start, end in zip(shown, starts, [*starts[1:], len(points)], strict=True):
+        place = points.place_N[start:end]
+        rows_LND = stack_LTD.mean(1, keepdims=True) if place[0] == WHOLE else stack_LTD[:, place]
+        found_VND[:, start:end] = np.tensordot(weights_VL, rows_LND, 1)
+    return found_VND
+
+
+def layer_weights(elmo: Elmo, name: str) -> list[float]:
+    """Return the weight of each layer: of "average", "top", "mix" (the trained one), or a layer's number.
+
+    Raises `MismatchError` for a layer or a mix that is not there.
+    """
+    n = elmo.n_layers
+    named: dict[str, Callable[[], list[float]]] = {
+        "average": lambda: [1 / n] * n,
+        "top": lambda: _one(n - 1, n),
+        "mix": lambda: _trained(elmo),
+        **{str(number): lambda number=number: _one(number, n) for number in range(n)},  # type: ignore[misc]
+    }
+    if name not in named:
+        raise MismatchError(f"layer {name!r} is not there; this model has {', '.join(named)}")
+    return named[name]()
+
+
+def _one(number: int, n: int) -> list[float]:
+    return [float(number == other) for other in range(n)]
+
+
+def _trained(elmo: Elmo) -> list[float]:
+    if len(elmo.mixes) != 1:
+        found = f"this model holds {len(elmo.mixes)} trained mixes of its layers"
+        raise MismatchError(f"layer 'mix': {found}, expected one; take 'average', or a layer")
+    return [float(share) for share in elmo.mixes[0]]
+
+
+def _bar(items: Iterator[Any], total: int, what: str, unit: str, progress: bool) -> Iterator[Any]:
+    return iter(tqdm(items, what, total, unit=unit, leave=False, delay=1, disable=not progress))
