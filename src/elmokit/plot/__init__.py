@@ -21,7 +21,7 @@ from elmokit.plot.points import Points as Points
 from elmokit.plot.table import parquet as parquet
 
 ENDINGS = (".png", ".svg", ".html", ".parquet")
-_DPI = 160
+
 
 
 def check_output(out: str | Path) -> None:
@@ -58,5 +58,5 @@ def write(map: Map, out: str | Path, *, labels: int = 40, neighbours: int = 10) 
 def _picture(map: Map, kind: str, labels: int) -> bytes:
     written = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else None  # the same map gives the same bytes
-    figure(map, labels=labels).savefig(written, format=kind, dpi=_DPI, metadata=metadata, bbox_inches="tight")
+    figure(map, labels=labels).savefig(written, format=kind, metadata=metadata, bbox_inches="tight")
     return written.getvalue()

@@ -43,19 +43,25 @@ const elmokit = (() => {
 
   let clicked = null
 
+  // Show a point and its neighbours, or, with null, none.
   function show(point) {
     clicked = point
-    const near = neighbours(point)
-    ring("clicked", [point])
+    const near = point === null ? [] : neighbours(point)
+    const shown = point === null ? [] : [point]
+    ring("clicked", shown)
     ring("neighbours", near.map(([other]) => other))
+    select([...shown, ...near.map(([other]) => other)])
+    if (point === null) return
     const items = near.map(([other, cosine]) =>
       `<li><a href="#point-${other}">${cosine.toFixed(2)}</a> ${marked(other)} <small>${escaped(part(other, "group"))}</small></li>`)
     model("panel").text = `<p>${marked(point)}<br><small>${escaped(part(point, "group"))}</small></p>
       <p>Nearest uses, with their cosine:</p><ol>${items.join("")}</ol>`
   }
 
-  function tapped(indices) {
-    if (indices.length) show(indices[0])
+  function selected(geometry) {
+    const indices = model("points").selected.indices
+    if (geometry === "point") show(indices[0] ?? null)
+    else lassoed(indices)
   }
 
   // Names of points in the panel are links, so that they can be followed and kept.
@@ -106,8 +112,7 @@ const elmokit = (() => {
     }
   }
 
-  async function lassoed() {
-    const chosen = model("points").selected.indices
+  async function lassoed(chosen) {
     const { sentence } = points()
     const numbers = [...new Set(chosen.map((i) => sentence[i]))].sort((a, b) => a - b)
     const texts = model("texts").data.text
@@ -128,5 +133,5 @@ const elmokit = (() => {
     if (clicked !== null) show(clicked)
   }
 
-  return { part, tapped, searched, lassoed, switched }
+  return { part, selected, searched, switched }
 })()

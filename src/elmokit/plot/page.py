@@ -5,9 +5,7 @@ Axes: N points, K neighbours.
 
 from __future__ import annotations
 
-import html
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,20 +98,19 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
         toolbar_location="above",
         sizing_mode="stretch_both",
         min_height=300,
-        match_aspect=False,
     )
     chart.axis.visible = False
     chart.grid.visible = False
     dots = _draw_groups(models, chart, map, points)
     _draw_rings(models, chart)
     hover = models.CustomJSHover(code="return elmokit.part(special_vars.index, format)")
-    tapped = models.CustomJS(code="elmokit.tapped(cb_data.source.inspected.indices)")
     chart.add_tools(
         models.HoverTool(renderers=dots, tooltips=_TOOLTIP, formatters={"@sentence": hover}, point_policy="follow_mouse"),
-        models.TapTool(renderers=dots, behavior="inspect", callback=tapped),
+        models.TapTool(renderers=dots, mode="replace"),
         models.LassoSelectTool(renderers=dots, continuous=False),
     )
-    chart.js_on_event("selectiongeometry", models.CustomJS(code="if (cb_obj.final) elmokit.lassoed()"))
+    selected = models.CustomJS(code="if (cb_obj.final) elmokit.selected(cb_obj.geometry.type)")
+    chart.js_on_event("selectiongeometry", selected)
     return chart
 
 
@@ -168,5 +165,4 @@ def _controls(models: Any, layouts: Any, map: Map) -> Any:
 
 def _searched(map: Map) -> str:
     """Return where to search first: in words, where there are several."""
-    several = not map.points.whole and len({word.casefold() for word in map.points.words()}) > 1
-    return "in words" if several else "in sentences"
+    return "in words" if not map.points.whole and map.points.n_words > 1 else "in sentences"

@@ -5,7 +5,6 @@ Axes: N points.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,10 @@ from elmokit.errors import require
 from elmokit.plot.map import Map, View
 from elmokit.plot.style import looks
 
+# Dots an inch: letters are measured at the size at which they are drawn.
+DPI = 160
+# How much wider letters may come out elsewhere, as in SVG.
+_SLACK = 1.05
 # Inches: of one panel, and the most panels in a row.
 _PANEL = 6.4
 _SMALL_PANEL = 4.6
@@ -25,21 +28,27 @@ _LARGEST, _SMALLEST = 64.0, 2.0
 # In SVG more points than these are drawn as an image inside the picture.
 _DRAWN = 5_000
 _FONT_SIZE = 7.5
+# Where names are put beside a dot, the best place first: right, left, above, below, and between these.
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+# Uses of up to so many words are named by the words around them: so many at each side, and so many letters.
+_FEW_WORDS = 5
 _AROUND = 3
-_LABEL_LETTERS = 34
+_LABEL_LETTERS = 40
 
 
 def figure(map: Map, *, labels: int = 40) -> Any:
     """Return the picture as a `matplotlib.figure.Figure`: a panel for each view, one legend.
 
-    `labels`: at most so many points are named, by the words around them; only those whose name hides no point and no
-    other name. Raises `MissingExtra` without the extra `plot`.
+    `labels`: at most so many points of a panel are named; only those whose name hides no point and no other name. Raises `MissingExtra` without the extra `plot`.
     """
     figures: Any = require("matplotlib.figure", extra="plot")
-    columns = min(_IN_A_ROW, len(map.views))
+    agg: Any = require("matplotlib.backends.backend_agg", extra="plot")
+    columns = 2 if len(map.views) == 4 else min(_IN_A_ROW, len(map.views))
     rows = -(-len(map.views) // columns)
     side = _PANEL if len(map.views) == 1 else _SMALL_PANEL
-    drawn = figures.Figure(figsize=(side * columns + 2.0, side * rows * 0.86 + 0.4), layout="constrained")
+    size = (side * columns + 2.0, side * rows * 0.86 + 0.4)
+    drawn = figures.Figure(figsize=size, dpi=DPI, layout="constrained")
+    agg.FigureCanvasAgg(drawn)  # measures names
     panels = np.ravel(drawn.subplots(rows, columns, squeeze=False))
     for panel, (name, view) in zip(panels, map.views.items(), strict=False):
         _draw_points(panel, map, view)
@@ -48,10 +57,10 @@ def figure(map: Map, *, labels: int = 40) -> Any:
         panel.set_axis_off()
     drawn.suptitle(map.title, fontsize=13)
     _draw_legend(drawn, map)
-    drawn.draw_without_rendering()  # places everything, so that names are put where they will be
+    drawn.draw_without_rendering()  # places everything, so that there is room for names where it seems
     drawn.set_layout_engine("none")
     for panel, view in zip(panels, map.views.values(), strict=False):
-        _name_points(panel, map, view, labels // len(map.views))
+        _name_points(drawn, panel, map, view, labels)
     return drawn
 
 
@@ -83,9 +92,10 @@ def _marker_size(map: Map, panels: int) -> float:
 def _describe(panel: Any, name: str, view: View) -> None:
     """Name the panel and its axes; only principal components have axes that mean something."""
     plane = view.plane
+    one_place = bool((plane.xy_N2 == plane.xy_N2[0]).all())
     method = {"tsne": "t-SNE", "umap": "UMAP", "pca": "principal components"}[plane.method]
     layer = f"layer {name}" if name.isdecimal() else {"average": "average of the layers", "top": "top layer"}.get(name, name)
-    panel.set_title(f"{layer}, {method}", fontsize=10, color="#444444")
+    panel.set_title(f"{layer}, {'all alike' if one_place else method}", fontsize=10, color="#444444")
     panel.set_xticks([])
     panel.set_yticks([])
     for spine in panel.spines.values():
@@ -111,44 +121,62 @@ def _draw_legend(drawn: Any, map: Map) -> None:
 # ---------------------------------------------------------------- names of points
 
 
-def _name_points(panel: Any, map: Map, view: View, most: int) -> None:
-    """Name points that are far from each other, where there is room."""
-    if most < 1:
-        return
-    allocator: Any = require("textalloc", extra="plot")
-    x, y = view.plane.xy_N2.T.astype(float)
-    chosen = _spread(view.plane.xy_N2, most)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that not every name found a place
-        allocator.allocate(
-            panel,
-            x[chosen],
-            y[chosen],
-            [_short(map.points.around(n, _AROUND)) if _in_context(map) else map.points.words()[n] for n in chosen],
-            x_scatter=x,
-            y_scatter=y,
-            scatter_sizes=np.full(len(x), _marker_size(map, len(map.views))),
-            textsize=_FONT_SIZE,
-            draw_all=False,
-            draw_lines=True,
-            linecolor="#999999",
-            linewidth=0.5,
-            textcolor="#222222",
-            max_distance=0.12,
-        )
+def _name_points(drawn: Any, panel: Any, map: Map, view: View, most: int) -> None:
+    """Name points that are far from each other, where there is room: over no point, over no other name, inside.
+
+    (adjustText and textalloc were tried: the one hides points where they are dense, the other runs out of the panel.)
+    """
+    renderer = drawn.canvas.get_renderer()
+    area = panel.get_window_extent(renderer)
+    dots_N2 = panel.transData.transform(view.plane.xy_N2)
+    radius = 0.6 * _marker_size(map, len(map.views)) ** 0.5 * drawn.dpi / 72
+    taken = [*zip(dots_N2 - radius, dots_N2 + radius, strict=True)]
+    room = _Room(np.array(taken), (np.array(area.min), np.array(area.max)))
+    for point in _spread(dots_N2, most):
+        name = panel.text(0, 0, _name(map, point), fontsize=_FONT_SIZE, color="#222222", zorder=3)
+        size = np.array(name.get_window_extent(renderer).size) * _SLACK
+        corner = room.place(dots_N2[point], size, gap=radius + 1)
+        if corner is None:
+            name.remove()
+        else:
+            name.set(position=panel.transData.inverted().transform(corner), va="bottom")
 
 
-def _in_context(map: Map) -> bool:
-    """Tell whether words say nothing without those around them: all are uses of few words, or whole sentences."""
-    return map.points.whole or len({word.casefold() for word in map.points.words()}) <= 5
+class _Room:
+    """What is free of a panel, in pixels: boxes (N, 2, 2) of lower left and upper right corners are taken."""
+
+    def __init__(self, taken_N22: NDArray[np.floating], area: tuple[NDArray[np.floating], NDArray[np.floating]]) -> None:
+        self.taken_N22, self.area = taken_N22, area
+
+    def place(
+        self, dot: NDArray[np.floating], size: NDArray[np.floating], *, gap: float
+    ) -> NDArray[np.floating] | None:
+        """Take a free box of a size beside a dot and return its lower left corner; None where there is none."""
+        for side in _SIDES:
+            corner = dot + np.array(side) * (size / 2 + gap) - size / 2
+            if self._is_free(corner, corner + size):
+                self.taken_N22 = np.concatenate([self.taken_N22, [(corner, corner + size)]])
+                return corner
+        return None
+
+    def _is_free(self, low: NDArray[np.floating], high: NDArray[np.floating]) -> bool:
+        inside = (low >= self.area[0]).all() and (high <= self.area[1]).all()
+        crossed_N = ((self.taken_N22[:, 0] < high) & (self.taken_N22[:, 1] > low)).all(1)
+        return bool(inside and not crossed_N.any())
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LABEL_LETTERS else text[: _LABEL_LETTERS - 2].rstrip() + " …"
+def _name(map: Map, point: int) -> str:
+    """Return what tells a point from others: its word, or the words around where all points are uses of few words."""
+    if not map.points.whole and map.points.n_words > _FEW_WORDS:
+        return map.points.word(point)
+    text = map.points.around(point, _AROUND)
+    return text if len(text) <= _LABEL_LETTERS else text[: _LABEL_LETTERS - 2].rstrip(" …") + " …"
 
 
-def _spread(xy_N2: NDArray[np.float32], most: int) -> list[int]:
+def _spread(xy_N2: NDArray[np.floating], most: int) -> list[int]:
     """Return points that are each as far as can be from those before it; equal places are named once."""
+    if most < 1:
+        return []
     chosen = [int(np.linalg.norm(xy_N2 - xy_N2.mean(0), axis=1).argmin())]
     distance_N = np.linalg.norm(xy_N2 - xy_N2[chosen[0]], axis=1)
     while len(chosen) < most and distance_N.max() > 0:

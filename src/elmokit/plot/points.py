@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,12 +42,19 @@ class Points:
         """Whether the points are sentences."""
         return bool((self.place_N == WHOLE).all())
 
+    @cached_property
+    def n_words(self) -> int:
+        """The number of different words, upper and lower case together."""
+        return len({word.casefold() for word in self.words()})
+
     def words(self) -> list[str]:
         """Return the word of each point; of a sentence all of it."""
-        return [
-            " ".join(self.sentences[s]) if p == WHOLE else self.sentences[s][p]
-            for s, p in zip(self.sentence_N, self.place_N, strict=True)
-        ]
+        return [self.word(point) for point in range(len(self))]
+
+    def word(self, point: int) -> str:
+        """Return the word of one point."""
+        sentence, place = self.sentences[self.sentence_N[point]], int(self.place_N[point])
+        return " ".join(sentence) if place == WHOLE else sentence[place]
 
     def around(self, point: int, width: int) -> str:
         """Return a point's word with up to `width` words at each side; of a sentence as many words from its start."""

@@ -54,12 +54,12 @@ def project(
     return Plane(found.astype(np.float32)[back_N], method)
 
 
-def _principal(units_ND: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """Return at least two and at most 50 principal components, and the shares of the first two."""
+def _principal(units_ND: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
+    """Return at least two and at most 50 principal components, and the shares of the first two if there are any."""
     decomposition: Any = require("sklearn.decomposition", extra="plot")
     n = min(_COMPONENTS, *units_ND.shape)
     if len(units_ND) < 2:
-        return np.zeros((len(units_ND), 2), np.float32), (1.0, 0.0)
+        return np.zeros((len(units_ND), 2), np.float32), None
     pca = decomposition.PCA(n, random_state=seed)
     found = pca.fit_transform(units_ND).astype(np.float32)
     shares = [*pca.explained_variance_ratio_, 0.0]
