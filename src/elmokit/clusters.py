@@ -17,6 +17,8 @@ MOST_GROUPS = 8
 # The silhouette is measured on so many vectors at most: its time grows with their square.
 _MEASURED = 4000
 _STARTS = 10
+# A number of groups is tried only if they have so many vectors in the mean.
+_OF_A_GROUP = 5
 
 
 class Groups(NamedTuple):
@@ -41,17 +43,18 @@ class Groups(NamedTuple):
 
 
 def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, most: int = MOST_GROUPS, seed: int = 0) -> Groups:
-    """Group vectors by their direction: into `n` groups, or into the number, from 2 to `most`, of greatest silhouette.
+    """Group vectors by their direction: into `n` groups, or into the number of greatest silhouette.
 
-    Vectors that are equal but for rounding count as one group where no number is given. The same seed gives the same
-    groups. Raises `MismatchError` for no vectors or more groups than different vectors.
+    Numbers are tried from 2 to `most`, or to a fifth of the vectors where these are few; vectors that are all equal but
+    for rounding are one group. The same seed gives the same groups. Raises `MismatchError` for no vectors or more groups than different vectors.
     """
     if not len(vectors_ND):
         raise MismatchError("there are no vectors to group")
     units_ND = unit(vectors_ND)
     different = len(np.unique(units_ND.round(4), axis=0))
     if n is None:
-        tried = {k: _k_means(units_ND, k, seed) for k in range(2, min(most, different - 1) + 1)}
+        largest = min(most, different - 1, max(2, len(units_ND) // _OF_A_GROUP))
+        tried = {k: _k_means(units_ND, k, seed) for k in range(2, largest + 1)}
     elif 1 <= n <= different:
         tried = {n: _k_means(units_ND, n, seed)}
     else:

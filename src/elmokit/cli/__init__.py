@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from elmokit.cli import embed, lm, models, train
+from elmokit.cli import embed, lm, models, plot, train
 from elmokit.cli.options import notice
 from elmokit.errors import ElmoError
 
@@ -50,6 +50,8 @@ for _command in (
     lm.perplexity,
     lm.score,
     lm.substitutes,
+    plot.plot,
+    plot.senses,
 ):
     app.command()(_command)
 

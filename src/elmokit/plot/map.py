@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from elmokit.errors import MismatchError
 from elmokit.labelled import LabelledText
+from elmokit.layers import layer_weights
 from elmokit.plot import colouring
 from elmokit.plot.colouring import By, Colouring
-from elmokit.plot.points import Points, choose, layer_weights, vectors
+from elmokit.plot.points import Points, choose, vectors
 from elmokit.plot.projection import Method, Plane, project
 
 if TYPE_CHECKING:

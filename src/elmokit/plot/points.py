@@ -5,7 +5,7 @@ Axes: N points, V views (choices of layers), L layers, D width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -109,34 +109,6 @@ def vectors(elmo: Elmo, points: Points, weights_VL: NDArray[np.floating], *, pro
         rows_LND = stack_LTD.mean(1, keepdims=True) if place[0] == WHOLE else stack_LTD[:, place]
         found_VND[:, start:end] = np.tensordot(weights_VL, rows_LND, 1)
     return found_VND
-
-
-def layer_weights(elmo: Elmo, name: str) -> list[float]:
-    """Return the weight of each layer: of "average", "top", "mix" (the trained one), or a layer's number.
-
-    Raises `MismatchError` for a layer or a mix that is not there.
-    """
-    n = elmo.n_layers
-    named: dict[str, Callable[[], list[float]]] = {
-        "average": lambda: [1 / n] * n,
-        "top": lambda: _one(n - 1, n),
-        "mix": lambda: _trained(elmo),
-        **{str(number): lambda number=number: _one(number, n) for number in range(n)},  # type: ignore[misc]
-    }
-    if name not in named:
-        raise MismatchError(f"layer {name!r} is not there; this model has {', '.join(named)}")
-    return named[name]()
-
-
-def _one(number: int, n: int) -> list[float]:
-    return [float(number == other) for other in range(n)]
-
-
-def _trained(elmo: Elmo) -> list[float]:
-    if len(elmo.mixes) != 1:
-        found = f"this model holds {len(elmo.mixes)} trained mixes of its layers"
-        raise MismatchError(f"layer 'mix': {found}, expected one; take 'average', or a layer")
-    return [float(share) for share in elmo.mixes[0]]
 
 
 def _bar(items: Iterator[Any], total: int, what: str, unit: str, progress: bool) -> Iterator[Any]:
