@@ -64,7 +64,9 @@ def read_labelled(
         return _read_table(path, TABLES[kind], label=label, column=column, splitter=splitter)
     if label is not None:
         endings = " ".join(sorted({*TABLES, *CONLLU}))
-        raise TextError(f"{path} has no columns to take the label {label!r} from; expected a file that ends in {endings}")
+        raise TextError(
+            f"{path} has no columns to take the label {label!r} from; expected a file that ends in {endings}"
+        )
     sentences = read_sentences(path, tokenize=tokenize, symbols=symbols, column=column)
     return LabelledText(_not_empty(path, [sentence for sentence in sentences if sentence]))
 
@@ -106,8 +108,9 @@ def _read_table(
 
 def _rows(path: str | Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank, each with the number of its last line. Only CSV has quoted fields."""
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader((line + "\n" for line in read_lines(path)), delimiter=delimiter, quoting=quoting)
+    lines = (line + "\n" for line in read_lines(path))
+    quoted = delimiter == ","
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):

@@ -155,7 +155,9 @@ def _sense(
     cosines = unit(vectors_ND[inside_N]) @ unit(mean_D)
     numbers = np.flatnonzero(inside_N)
     order = np.argsort(-cosines, kind="stable")
-    uses = [Use(*places[numbers[i]], round(float(cosines[i]), 6)) for i in order]
+    uses = [
+        Use(places[n][0], places[n][1], round(float(cosines[i]), 6)) for i, n in zip(order, numbers[order], strict=True)
+    ]
     return Sense(uses, words.nearest(vectors_ND[inside_N].mean(0), nearest) if words else [])
 
 

@@ -153,9 +153,7 @@ def _print(found: Senses, examples: int) -> None:
             print(f"   {use.similarity:.2f}  {before}[{at}]{after}")
 
 
-def _read(
-    texts: list[str], *, label: str | None, column: str | None, tokenize: bool, symbols: bool
-) -> LabelledText:
+def _read(texts: list[str], *, label: str | None, column: str | None, tokenize: bool, symbols: bool) -> LabelledText:
     from elmokit.labelled import joined, read_labelled
     from elmokit.reading import expand
 

@@ -1,8 +1,8 @@
 """Maps of words in their sentences and of sentences: pictures, an interactive page, a table.
 
-    from elmokit import load, plot
-    map = plot.make_map(load(), sentences, words=["bank"])
-    plot.write(map, "bank.html")
+from elmokit import load, plot
+map = plot.make_map(load(), sentences, words=["bank"])
+plot.write(map, "bank.html")
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from elmokit.plot.points import Points as Points
 from elmokit.plot.table import parquet as parquet
 
 ENDINGS = (".png", ".svg", ".html", ".parquet")
-
 
 
 def check_output(out: str | Path) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from elmokit.clusters import group
 from elmokit.errors import MissingExtra, TextError, require
 from elmokit.labelled import LabelledText
-from elmokit.plot.points import WHOLE, Points
+from elmokit.plot.points import Points
 
 By = Literal["pos", "label", "cluster", "layer", "sentence", "word"]
 # More groups than these cannot be told apart; the rarest of them become one.
@@ -58,7 +58,9 @@ def by_label(points: Points, text: LabelledText) -> Colouring:
     """Return groups of the same label: of the word where words have labels, else of the sentence."""
     if text.word_labels is not None:
         if points.whole:
-            raise TextError("the text labels words, and the points are sentences; colour by another thing, or draw words")
+            raise TextError(
+                "the text labels words, and the points are sentences; colour by another thing, or draw words"
+            )
         labels = text.word_labels
         return by_names("label", [labels[s][p] for s, p in zip(points.sentence_N, points.place_N, strict=True)])
     if text.labels is None:

@@ -73,7 +73,9 @@ def make_map(
     text = text if isinstance(text, LabelledText) else LabelledText([list(sentence) for sentence in text])
     by = by or _usual(text, words, whole)
     layers = _layers(elmo, layers, by)
-    points = choose(text.sentences, words=words, whole=whole, most=most // (len(layers) if by == "layer" else 1), seed=seed)
+    points = choose(
+        text.sentences, words=words, whole=whole, most=most // (len(layers) if by == "layer" else 1), seed=seed
+    )
     weights_VL = np.array([layer_weights(elmo, layer) for layer in layers])
     vectors_VND = vectors(elmo, points, weights_VL, progress=progress)
     title = _title(points, words)

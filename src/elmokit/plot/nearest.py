@@ -69,5 +69,6 @@ def _approximate(units_ND: NDArray[np.float32], k: int, seed: int) -> Neighbours
 
 def _sorted(points_NK: NDArray[np.integer], cosines_NK: NDArray[np.floating]) -> Neighbours:
     order_NK = np.argsort(-cosines_NK, axis=1, kind="stable")
-    points_NK, cosines_NK = (np.take_along_axis(a, order_NK, 1) for a in (points_NK, cosines_NK))
+    points_NK = np.take_along_axis(points_NK, order_NK, 1)
+    cosines_NK = np.take_along_axis(cosines_NK, order_NK, 1)
     return Neighbours(points_NK.astype(np.int32), cosines_NK.astype(np.float32))

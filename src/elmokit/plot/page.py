@@ -105,7 +105,9 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
     _draw_rings(models, chart)
     hover = models.CustomJSHover(code="return elmokit.part(special_vars.index, format)")
     chart.add_tools(
-        models.HoverTool(renderers=dots, tooltips=_TOOLTIP, formatters={"@sentence": hover}, point_policy="follow_mouse"),
+        models.HoverTool(
+            renderers=dots, tooltips=_TOOLTIP, formatters={"@sentence": hover}, point_policy="follow_mouse"
+        ),
         models.TapTool(renderers=dots, mode="replace"),
         models.LassoSelectTool(renderers=dots, continuous=False),
     )

@@ -94,7 +94,11 @@ def _describe(panel: Any, name: str, view: View) -> None:
     plane = view.plane
     one_place = bool((plane.xy_N2 == plane.xy_N2[0]).all())
     method = {"tsne": "t-SNE", "umap": "UMAP", "pca": "principal components"}[plane.method]
-    layer = f"layer {name}" if name.isdecimal() else {"average": "average of the layers", "top": "top layer"}.get(name, name)
+    layer = (
+        f"layer {name}"
+        if name.isdecimal()
+        else {"average": "average of the layers", "top": "top layer"}.get(name, name)
+    )
     panel.set_title(f"{layer}, {'all alike' if one_place else method}", fontsize=10, color="#444444")
     panel.set_xticks([])
     panel.set_yticks([])
@@ -145,7 +149,9 @@ def _name_points(drawn: Any, panel: Any, map: Map, view: View, most: int) -> Non
 class _Room:
     """What is free of a panel, in pixels: boxes (N, 2, 2) of lower left and upper right corners are taken."""
 
-    def __init__(self, taken_N22: NDArray[np.floating], area: tuple[NDArray[np.floating], NDArray[np.floating]]) -> None:
+    def __init__(
+        self, taken_N22: NDArray[np.floating], area: tuple[NDArray[np.floating], NDArray[np.floating]]
+    ) -> None:
         self.taken_N22, self.area = taken_N22, area
 
     def place(
