@@ -46,8 +46,8 @@ def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, most: int =
     """Group vectors by their direction: into `n` groups, or into the number of greatest silhouette.
 
     Numbers are tried from 2 to `most`, or to a fifth of the vectors where these are few; vectors that are all equal but
-    for rounding are one group. The same seed gives the same groups. Raises `MismatchError` for no vectors or more groups
-    than different vectors.
+    for rounding are one group. The same seed gives the same groups. Raises `MismatchError` for no vectors or more
+    groups than different vectors.
     """
     if not len(vectors_ND):
         raise MismatchError("there are no vectors to group")

@@ -63,10 +63,10 @@ def make_map(
     """Embed a text and lay its words, the uses of `words`, or `whole` sentences (means over their tokens) on a plane.
 
     `by`: what groups are: "pos" (of the text, or of the spaCy pipeline named `pipeline`), "label" (of the text),
-    "cluster" (`clusters.group` in the first view, into `clusters` groups), "layer" (all layers in one view), "sentence",
-    "word"; without it what the text knows, else words where several are asked for, else clusters. `layers`: a view each:
-    "average", "top", "mix" (the trained one), or a layer's number; `method`: as of `project`. `most`: beyond it points
-    are drawn at random. The same seed gives the same map.
+    "cluster" (`clusters.group` in the first view, into `clusters` groups), "layer" (all layers in one view),
+    "sentence", "word"; without it what the text knows, else words where several are asked for, else clusters.
+    `layers`: a view each: "average", "top", "mix" (the trained one), or a layer's number; `method`: as of `project`.
+    `most`: beyond it points are drawn at random. The same seed gives the same map.
 
     Raises `TextError` where nothing is to be shown or the text lacks what `by` needs, `MismatchError`, `MissingExtra`.
     """

@@ -21,9 +21,9 @@ _PANEL_WIDTH = 380
 _TOOLTIP = """<div style="max-width: 34em; white-space: normal; font: 14px/1.4 sans-serif">
 @sentence{before}<mark>@sentence{word}</mark>@sentence{after}<br><small>@sentence{group}</small></div>"""
 _TEMPLATE = "{% block postamble %}<script>{{ script }}</script>{% endblock %}"
-_HELP = """<p><b>Point</b> at a dot to read its sentence, <b>click</b> it for its nearest uses (by cosine of the vectors,
-not by place on the map), <b>search</b>, or draw a <b>lasso</b> (the loop in the bar above the map) to copy the sentences
-in it. A name in the legend hides its dots.</p>"""
+_HELP = """<p><b>Point</b> at a dot to read its sentence, <b>click</b> it for its nearest uses (by cosine of the
+vectors, not by place on the map), <b>search</b>, or draw a <b>lasso</b> (the loop in the bar above the map) to copy the
+sentences in it. A name in the legend hides its dots.</p>"""
 
 
 def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:

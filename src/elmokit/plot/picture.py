@@ -39,7 +39,8 @@ _LABEL_LETTERS = 40
 def figure(map: Map, *, labels: int = 40) -> Any:
     """Return the picture as a `matplotlib.figure.Figure`: a panel for each view, one legend.
 
-    `labels`: at most so many points of a panel are named; only those whose name hides no point and no other name. Raises `MissingExtra` without the extra `plot`.
+    `labels`: at most so many points of a panel are named; only those whose name hides no point and no other name.
+    Raises `MissingExtra` without the extra `plot`.
     """
     figures: Any = require("matplotlib.figure", extra="plot")
     agg: Any = require("matplotlib.backends.backend_agg", extra="plot")

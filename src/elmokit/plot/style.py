@@ -1,7 +1,7 @@
 """Colours and shapes of groups: told apart by people who see colours otherwise, and printed grey.
 
-The colours are those of Okabe and Ito, black and yellow last; shapes change at another pace than colours, so that no two
-groups have both. Groups that are steps of one thing are shades of cividis, from dark to light.
+The colours are those of Okabe and Ito, black and yellow last; shapes change at another pace than colours, so that no
+two groups have both. Groups that are steps of one thing are shades of cividis, from dark to light.
 """
 
 from __future__ import annotations
