@@ -59,6 +59,15 @@ $(VENV)/.installed: dist/.made
 $(VENV)/.test: dist/.made
 	$(call install,[test])
 
+# The tests of pages need Chromium: one that is here, else playwright's, else the system's. Without it they are skipped.
+$(VENV)/.browser: $(VENV)/.test
+	@$(BIN)/python tests/browser.py || { \
+	  echo "looking for a Chromium to install, for the tests of pages"; \
+	  timeout 300 $(BIN)/python -m playwright install --only-shell --with-deps chromium || \
+	  timeout 300 sh -c 'apt-get update -qq && apt-get install -y -qq chromium-headless-shell'; \
+	  } >$(VENV)/browser.log 2>&1 || echo "no Chromium can be installed here (see $(VENV)/browser.log)"
+	@touch $@
+
 # ---- the work
 
 demo: $(VENV)/.installed
@@ -67,7 +76,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/cell.py examples/sentences.txt build/demo/sentences.hdf5
 
 # One torch thread in each test process: threads that share a core slow each other down.
-test: lint
+test: lint $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 lint: $(VENV)/.test

@@ -32,6 +32,11 @@ LEAVES = {
     "sentence_transformers": [*SPINE, "nn"],
     "spacy": SPINE,
     "similar": SPINE,
+    "clusters": TIER_0,
+    "layers": SPINE,
+    "labelled": TIER_0,
+    "plot": [*SPINE, "clusters", "layers", "labelled"],
+    "senses": [*SPINE, "clusters", "layers"],
     "compat": [*SPINE, "sinks", "job", "lm"],
     "keras": TIER_0,  # no torch
 }
@@ -75,7 +80,7 @@ OWNERS = {
     "ray": {"ray_job"},
     "syntok": {"reading"},
     "tensorflow": {"keras"},
-    "tqdm": {"cli", "download", "job", "ray_job", "train"},
+    "tqdm": {"cli", "download", "job", "plot", "ray_job", "senses", "train"},
     "typer": {"cli"},
 }
 

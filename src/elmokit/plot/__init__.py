@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from elmokit.checkpoint import replace_file
-from elmokit.errors import OutputError
+from elmokit.errors import OutputError, require
+from elmokit.plot.colouring import Colouring as Colouring
 from elmokit.plot.map import Map as Map
 from elmokit.plot.map import View as View
 from elmokit.plot.map import make_map as make_map
 from elmokit.plot.page import page as page
 from elmokit.plot.picture import figure as figure
 from elmokit.plot.points import Points as Points
+from elmokit.plot.projection import Plane as Plane
 from elmokit.plot.table import parquet as parquet
 
 ENDINGS = (".png", ".svg", ".html", ".parquet")
@@ -56,6 +59,8 @@ def write(map: Map, out: str | Path, *, labels: int = 40, neighbours: int = 10) 
 
 def _picture(map: Map, kind: str, labels: int) -> bytes:
     written = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else None  # the same map gives the same bytes
-    figure(map, labels=labels).savefig(written, format=kind, metadata=metadata, bbox_inches="tight")
+    metadata = {"Date": None} if kind == "svg" else None
+    matplotlib: Any = require("matplotlib", extra="plot")
+    with matplotlib.rc_context({"svg.hashsalt": "elmokit"}):  # the same map gives the same bytes
+        figure(map, labels=labels).savefig(written, format=kind, metadata=metadata, bbox_inches="tight")
     return written.getvalue()

@@ -59,7 +59,7 @@ def by_label(points: Points, text: LabelledText) -> Colouring:
     if text.word_labels is not None:
         if points.whole:
             raise TextError(
-                "the text labels words, and the points are sentences; colour by another thing, or draw words"
+                "the labels are of words, and the points are sentences; colour by another thing, or draw words"
             )
         labels = text.word_labels
         return by_names("label", [labels[s][p] for s, p in zip(points.sentence_N, points.place_N, strict=True)])

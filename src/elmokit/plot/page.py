@@ -138,7 +138,9 @@ def _draw_groups(models: Any, chart: Any, map: Map, points: Any) -> list[Any]:
         )
         drawn.append(dots)
         items.append(models.LegendItem(label={"value": name}, renderers=[dots]))
-    legend = models.Legend(items=items, click_policy="hide", label_text_font_size="12px", border_line_color=None)
+    legend = models.Legend(
+        name="legend", items=items, click_policy="hide", label_text_font_size="12px", border_line_color=None
+    )
     chart.add_layout(legend, "right")
     return drawn
 
