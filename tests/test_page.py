@@ -224,10 +224,15 @@ def test_a_name_in_the_legend_hides_its_dots(page, drawn):
         }"""
     )
     page.mouse.click(x, y)
-    page.wait_for_function(
-        "Bokeh.documents[0].get_model_by_name('legend').items.map(item => item.renderers[0].visible).join() "
-        "== 'false,true,true'"
-    )
+    labels = "Bokeh.documents[0].get_model_by_name('legend').items.map(item => item.label.value)"
+    page.wait_for_function(f"{labels}[0] === '<b>river</b> (hidden)'")
+    assert model(page, "shown", "indices.count") == 7
+    page.mouse.move(*place(page, 1))  # a dot that is not there any more
+    page.wait_for_timeout(300)
+    assert page.locator(".bk-Tooltip mark").count() == 0
+    page.mouse.click(x, y)
+    page.wait_for_function(f"{labels}[0] === '<b>river</b>'")
+    assert model(page, "shown", "indices.count") == 13
 
 
 def test_fifty_thousand_points_open_and_move(chromium, tmp_path):

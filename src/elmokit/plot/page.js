@@ -36,9 +36,12 @@ const elmokit = (() => {
     return Array.from({ length: k }, (_, i) => [near[point * k + i], like[point * k + i] / 100])
   }
 
-  function ring(name, indices) {
+  function ring(point, near) {
     const { x, y } = points()
-    model(name).data = { x: indices.map((i) => x[i]), y: indices.map((i) => y[i]) }
+    const all = point === null ? [] : [point, ...near]
+    const by = (first, others) => all.map((_, i) => (i ? others : first))
+    model("rings").data = { x: all.map((i) => x[i]), y: all.map((i) => y[i]), radius: by(11, 8), width: by(3, 2) }
+    select(all)
   }
 
   let clicked = null
@@ -47,10 +50,7 @@ const elmokit = (() => {
   function show(point) {
     clicked = point
     const near = point === null ? [] : neighbours(point)
-    const shown = point === null ? [] : [point]
-    ring("clicked", shown)
-    ring("neighbours", near.map(([other]) => other))
-    select([...shown, ...near.map(([other]) => other)])
+    ring(point, near.map(([other]) => other))
     if (point === null) return
     const items = near.map(([other, cosine]) =>
       `<li><a href="#point-${other}">${cosine.toFixed(2)}</a> ${marked(other)} <small>${escaped(part(other, "group"))}</small></li>`)
@@ -133,5 +133,22 @@ const elmokit = (() => {
     if (clicked !== null) show(clicked)
   }
 
-  return { part, selected, searched, switched }
+  const hiddenGroups = new Set()
+
+  // Which points are shown, for Bokeh's filter; null is all of them.
+  function shown() {
+    if (!hiddenGroups.size) return null
+    return Array.from(points().group, (group) => !hiddenGroups.has(group))
+  }
+
+  // Hide the group of an item of the legend, or show it again.
+  function hidden(item) {
+    const group = points().group[item.index]
+    const name = model("groups").data.name[group]
+    if (!hiddenGroups.delete(group)) hiddenGroups.add(group)
+    item.label = { value: hiddenGroups.has(group) ? `${name} (hidden)` : name }
+    model("shown").filter.change.emit()
+  }
+
+  return { part, shown, hidden, selected, searched, switched }
 })()

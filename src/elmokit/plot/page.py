@@ -61,10 +61,12 @@ def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:
 
 def _columns(map: Map, neighbours: int, seed: int) -> dict[str, Any]:
     """Return what the page knows of each point; x and y are those of the view that is shown."""
+    shapes = [look.shape for look in looks(map.colouring)]
     columns: dict[str, Any] = {
         "sentence": map.points.sentence_N.astype(np.int32),
         "place": map.points.place_N.astype(np.int32),
         "group": map.colouring.group_N.astype(np.int32),
+        "shape": [shapes[group] for group in map.colouring.group_N],
     }
     for number, view in enumerate(map.views.values()):
         columns |= {f"{key}{number}": value for key, value in _placed(view, neighbours, seed).items()}
@@ -101,7 +103,7 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
     )
     chart.axis.visible = False
     chart.grid.visible = False
-    dots = _draw_groups(models, chart, map, points)
+    dots = [_draw_dots(models, chart, map, points)]
     _draw_rings(models, chart)
     hover = models.CustomJSHover(code="return elmokit.part(special_vars.index, format)")
     chart.add_tools(
@@ -116,40 +118,41 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
     return chart
 
 
-def _draw_groups(models: Any, chart: Any, map: Map, points: Any) -> list[Any]:
-    """Draw each group by itself, so that the legend can hide it."""
-    size = max(_SMALLEST, min(_LARGEST, 30 - 5.5 * np.log10(len(map.points))))
-    drawn = []
-    items = []
-    for number, (name, look) in enumerate(zip(map.colouring.names, looks(map.colouring), strict=True)):
-        view = models.CDSView(filter=models.IndexFilter(np.flatnonzero(map.colouring.group_N == number).tolist()))
-        dots = chart.scatter(
-            "x",
-            "y",
-            source=points,
-            view=view,
-            size=size,
-            marker=look.shape,
-            fill_color=look.colour,
-            line_color="#222222",
-            line_width=0.4,
-            alpha=0.85,
-            nonselection_alpha=0.08,
-        )
-        drawn.append(dots)
-        items.append(models.LegendItem(label={"value": name}, renderers=[dots]))
-    legend = models.Legend(
-        name="legend", items=items, click_policy="hide", label_text_font_size="12px", border_line_color=None
+def _draw_dots(models: Any, chart: Any, map: Map, points: Any) -> Any:
+    """Draw all groups at once: each renderer costs a copy of the whole picture with WebGL."""
+    look = looks(map.colouring)
+    last = len(look) - 0.5
+    colour = models.LinearColorMapper([one.colour for one in look], low=-0.5, high=last)
+    dots = chart.scatter(
+        "x",
+        "y",
+        source=points,
+        view=models.CDSView(filter=models.CustomJSFilter(code="return elmokit.shown()"), name="shown"),
+        size=max(_SMALLEST, min(_LARGEST, 30 - 5.5 * np.log10(len(map.points)))),
+        marker="shape",
+        fill_color={"field": "group", "transform": colour},
+        line_color="#222222",
+        line_width=0.4,
+        alpha=0.85,
+        nonselection_alpha=0.08,
     )
+    firsts = (int((map.colouring.group_N == number).argmax()) for number in range(len(look)))
+    items = [
+        models.LegendItem(label={"value": name}, renderers=[dots], index=first)
+        for name, first in zip(map.colouring.names, firsts, strict=True)
+    ]
+    legend = models.Legend(name="legend", items=items, label_text_font_size="12px", border_line_color=None)
+    legend.js_on_click(models.CustomJS(code="elmokit.hidden(cb_obj.item)"))
     chart.add_layout(legend, "right")
-    return drawn
+    return dots
 
 
 def _draw_rings(models: Any, chart: Any) -> None:
     """Draw rings around the point that was clicked, and its neighbours: none as yet."""
-    for name, size, width in (("clicked", 20, 3), ("neighbours", 15, 2)):
-        source = models.ColumnDataSource({"x": [], "y": []}, name=name)
-        chart.scatter("x", "y", source=source, size=size, fill_color=None, line_color="#000000", line_width=width)
+    source = models.ColumnDataSource({"x": [], "y": [], "radius": [], "width": []}, name="rings")
+    chart.arc(
+        "x", "y", radius="radius", radius_units="screen", start_angle=0, end_angle=7, line_width="width", source=source
+    ).glyph.line_color = "#000000"
 
 
 def _controls(models: Any, layouts: Any, map: Map) -> Any:
