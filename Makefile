@@ -16,12 +16,13 @@ SOURCES := $(shell find src -type f ! -name '*.pyc')
 # A caller's PYTHONPATH could put another copy of the package before the installed one.
 unexport PYTHONPATH
 
-.PHONY: help demo test lint format wheel train-bundled clean
+.PHONY: help demo gallery test lint format wheel train-bundled clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           install, embed the example sentences, compare the uses of 'cell'"
 	@echo "make test           install the built wheel with the test tools; lint, type check, run the tests"
+	@echo "make gallery        draw the pictures of docs/gallery.md"
 	@echo "make lint           ruff and mypy only"
 	@echo "make format         let ruff mend style and layout"
 	@echo "make wheel          build the wheel into dist/"
@@ -87,6 +88,9 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gallery: $(VENV)/.browser
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/gallery.sh
 
 wheel: dist/.made
 	@ls -l dist/*.whl
