@@ -14,8 +14,9 @@ mkdir -p "$out" "$work"
 elmo plot "$words" "$out/map-senses.png" --word cell --label sense --layer top --projection pca
 elmo plot "$words" "$out/map-layers.svg" --word spring --label sense --layer 0 --layer 1 --layer 2 \
   --projection pca --labels 12
-elmo plot "$words" "$out/map-words.png" --word bank --word bat --word cell --word spring --labels 12 --layer 1
-elmo plot "$words" "$work/page.html" --label sense --layer average --layer 1 --layer 2
+elmo plot "$words" "$out/map-words.png" --word bank --word bat --word cell --word spring --by word \
+  --layer 1 --labels 20
+elmo plot "$words" "$work/page.html" --word bank --word bat --word cell --word spring --by word
 ${PYTHON:-python} examples/screenshot.py "$work/page.html" "$out/map-page.png" cell || echo "no screenshot without Chromium"
 
 if [ ! -d "$data" ]; then

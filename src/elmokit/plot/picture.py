@@ -177,7 +177,7 @@ def _name(map: Map, point: int) -> str:
     if not map.points.whole and map.points.n_words > _FEW_WORDS:
         return map.points.word(point)
     text = map.points.around(point, _AROUND)
-    return text if len(text) <= _LABEL_LETTERS else text[: _LABEL_LETTERS - 2].rstrip(" …") + " …"
+    return text if len(text) <= _LABEL_LETTERS else text[:_LABEL_LETTERS].rpartition(" ")[0].rstrip(" …") + " …"
 
 
 def _spread(xy_N2: NDArray[np.floating], most: int) -> list[int]:
