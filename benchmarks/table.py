@@ -1,5 +1,5 @@
-"""Write the tables of docs/benchmarks.md, training.md, scaling.md, seeing.md and bundled-model.md from the results, between the
-markers there."""
+"""Write the tables of docs/benchmarks.md, training.md, scaling.md, seeing.md and bundled-model.md from the results,
+between the markers there."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def part_lines(found: dict[str, Any]) -> list[str]:
 def page_lines(result: dict[str, Any]) -> list[str]:
     """The table of page.json."""
     lines = [
-        "| points | page, MB | opened, s | layer switched, ms | point clicked, ms | searched, ms | frame of a drag, ms |",
+        "| points | page, MB | opened, s | layer, ms | click, ms | search, ms | frame of a drag, ms |",
         "|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for run in result["runs"]:
