@@ -16,12 +16,13 @@ SOURCES := $(shell find src -type f ! -name '*.pyc')
 # A caller's PYTHONPATH could put another copy of the package before the installed one.
 unexport PYTHONPATH
 
-.PHONY: help demo test lint format wheel train-bundled clean
+.PHONY: help demo gallery test lint format wheel train-bundled clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           install, embed the example sentences, compare the uses of 'cell'"
 	@echo "make test           install the built wheel with the test tools; lint, type check, run the tests"
+	@echo "make gallery        draw the pictures of docs/gallery.md"
 	@echo "make lint           ruff and mypy only"
 	@echo "make format         let ruff mend style and layout"
 	@echo "make wheel          build the wheel into dist/"
@@ -59,6 +60,15 @@ $(VENV)/.installed: dist/.made
 $(VENV)/.test: dist/.made
 	$(call install,[test])
 
+# The tests of pages need Chromium: one that is here, else playwright's, else the system's. Without it they are skipped.
+$(VENV)/.browser: $(VENV)/.test
+	@$(BIN)/python tests/browser.py || { \
+	  echo "looking for a Chromium to install, for the tests of pages"; \
+	  timeout 300 $(BIN)/python -m playwright install --only-shell --with-deps chromium || \
+	  timeout 300 sh -c 'apt-get update -qq && apt-get install -y -qq chromium-headless-shell'; \
+	  } >$(VENV)/browser.log 2>&1 || echo "no Chromium can be installed here (see $(VENV)/browser.log)"
+	@touch $@
+
 # ---- the work
 
 demo: $(VENV)/.installed
@@ -67,7 +77,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/cell.py examples/sentences.txt build/demo/sentences.hdf5
 
 # One torch thread in each test process: threads that share a core slow each other down.
-test: lint
+test: lint $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
@@ -78,6 +88,9 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gallery: $(VENV)/.browser
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/gallery.sh
 
 wheel: dist/.made
 	@ls -l dist/*.whl

@@ -1,5 +1,4 @@
-"""Write the tables of docs/benchmarks.md, training.md, scaling.md, search.md and bundled-model.md from the results,
-between the markers there."""
+"""Write the tables of the pages of docs/ that have markers for them (TABLES) from the results."""
 
 from __future__ import annotations
 
@@ -312,7 +311,23 @@ def search_lines(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def page_lines(result: dict[str, Any]) -> list[str]:
+    """The table of page.json."""
+    lines = [
+        "| points | page, MB | opened, s | layer, ms | click, ms | search, ms | frame of a drag, ms |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for run in result["runs"]:
+        figures = (f"{run[key]:,.0f}" for key in ("switch_ms", "click_ms", "search_ms", "frame_ms"))
+        lines.append(f"| {run['points']:,} | {run['megabytes']} | {run['open_s']} | {' | '.join(figures)} |")
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    described = f"{machine['processor']}, {machine['cores']} cores, no graphics card; {versions}; {machine['date']}"
+    return [*lines, "", f"`python benchmarks/page.py`; {described}."]
+
+
 TABLES = [
+    ("seeing.md", "page", page_lines),
     ("benchmarks.md", "embed", embed_lines),
     ("benchmarks.md", "train_peer", train_lines),
     ("benchmarks.md", "train_speed", speed_lines),

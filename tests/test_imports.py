@@ -17,7 +17,8 @@ import elmokit
 PACKAGE = Path(elmokit.__file__).parent
 
 # Each of these may import those before it (tier 0, then tier 1).
-TIER_0 = ["errors", "reading", "text", "config", "checkpoint", "formats", "download", "hub", "catalog"]
+TIER_0 = ["errors", "memory", "reading", "text", "config", "stored", "checkpoint", "formats"]
+TIER_0 += ["download", "hub", "catalog"]
 SPINE = [*TIER_0, "kernels", "mirror", "network", "head", "padded", "model"]
 # Leaves: what else of the package each may import. No leaf imports another, but for the jobs and
 # what is built on the embedding layer.
@@ -34,6 +35,11 @@ LEAVES = {
     "similar": SPINE,
     "search": SPINE,
     "serve": [*SPINE, "lm", "compat", "search", "senses"],  # the signatures of TF-Hub
+    "clusters": TIER_0,
+    "layers": SPINE,
+    "labelled": TIER_0,
+    "plot": [*SPINE, "clusters", "layers", "labelled"],
+    "senses": [*SPINE, "clusters", "layers"],
     "compat": [*SPINE, "sinks", "job", "lm"],
     "keras": TIER_0,  # no torch
 }
@@ -84,7 +90,7 @@ OWNERS = {
     "ray": {"ray_job"},
     "syntok": {"reading"},
     "tensorflow": {"keras"},
-    "tqdm": {"cli", "download", "job", "ray_job", "search", "train"},
+    "tqdm": {"cli", "download", "job", "plot", "ray_job", "search", "senses", "train"},
     "typer": {"cli"},
     "uvicorn": {"serve"},
 }

@@ -35,6 +35,7 @@ import pos  # noqa: E402
 import probe  # noqa: E402
 import relatedness  # noqa: E402
 import search  # noqa: E402
+import senses  # noqa: E402
 import state  # noqa: E402
 import static_vectors  # noqa: E402
 import tables  # noqa: E402
@@ -284,6 +285,20 @@ def make_told(folder):
     return argparse.Namespace(data=folder, quick=False)
 
 
+def test_groups_are_compared_with_marked_senses():
+    marked = ["a", "a", "a", "b", "b"]
+    assert senses.right(marked, np.array([0, 0, 1, 1, 1])) == 4 / 5
+    apart = np.array([[1, 0.01], [1, 0], [1, 0.02], [0, 1], [0.01, 1]])
+    assert senses.scores(apart, marked, seed=0)[:2] == (100, 100)
+    assert senses.scores(np.ones((5, 2)), marked, seed=0) == (0, 60, 0, 60, 1)
+
+
+def test_rare_senses_are_left_out():
+    uses = [senses.Use(("a",), 0, sense) for sense in "aaaaabbbbbc"]
+    assert {use.sense for use in senses.without_rare(uses)} == {"a", "b"}
+    assert senses.without_rare(uses[:9]) == []
+
+
 # ---------------------------------------------------------------- from end to end
 
 
@@ -307,7 +322,7 @@ def make_data(folder):
     parts = {f"ud-english-ewt/raw/en_ewt-ud-{part}.conllu": (tree + "\n") * 5 for part in pos.PARTS}
     archive(tasks / "ud-english-ewt.tar.xz", parts)
     tokens = {"tokens": ["the", "bank"], "sense": [None, ["bank%1:1::"]]}
-    semcor = "\n".join(json.dumps({**tokens, "sense": [None, [f"bank%1:{n}::"]]}) for n in (1, 2))
+    semcor = "\n".join(json.dumps({**tokens, "sense": [None, [f"bank%1:{n}::"]]}) for n in (1, 2) * 5)
     archive(tasks / "wsd-semcor.tar.xz", {f"wsd-semcor/semcor-{part}.jsonl": semcor for part in ("brown12", "brownv")})
     xml = '<c><sentence><wf>a</wf><instance id="1" lemma="bank" pos="NOUN">bank</instance></sentence></c>'
     archive(
@@ -365,7 +380,7 @@ def judged(given_data):
         warnings.simplefilter("ignore")  # of a correlation of so few numbers
         train = given_data / "shared" / "data" / "lm" / "wiki2015" / "train-00.txt.xz"
         run(static_vectors, patch, train, "--out", given_data / "static.kv", "--size", 8, "--epochs", 1)
-        for judge in (pos, wsd, words, relatedness, wic, contextuality):
+        for judge in (pos, wsd, words, senses, relatedness, wic, contextuality):
             name = Path(judge.__file__).stem
             run(judge, patch, *model, "--static", given_data / "static.kv", "--out", out / f"{name}.json")
         for judge in (state, perplexity, bias, search):

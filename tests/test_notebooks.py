@@ -127,6 +127,15 @@ def test_sentences_are_found(run):
     assert found["uses"].settings.unit == "word"
 
 
+def test_senses_are_on_a_map(run):
+    found = run("10_senses_on_a_map.py", extras=["sklearn", "matplotlib", "bokeh"])
+    assert len(found["found"].uses) == 13
+    assert sorted(set(found["labels"])) == ["_", "biology", "prison", "table", "telephone"]
+    groups = [[found["labels"][use.sentence] for use in sense.uses] for sense in found["found"].senses]
+    assert sorted(group.count("telephone") for group in groups) == [0, 0, 0, 3]
+    assert "<script" in Path("map.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_says_what_it_shows_and_needs(path):
     """All text is in cells, the first tells what to expect, and the list of notebooks has it."""

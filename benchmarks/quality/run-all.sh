@@ -15,7 +15,7 @@ quick=${QUICK:+--quick}
 mkdir -p "$out"
 [ -e "$static" ] || "$python" "$here/static_vectors.py" "$data/lm/wiki2015/train-00.txt.xz" --out "$static" \
   --tokens "$([ -n "$quick" ] && echo 100000 || echo 10000000)"
-for judge in pos wsd words relatedness wic contextuality; do
+for judge in pos wsd words senses relatedness wic contextuality; do
   "$python" "$here/$judge.py" --model "$model" --static "$static" --data "$data" --out "$out/$judge.json" $quick
 done
 for judge in state perplexity bias search; do

@@ -77,6 +77,24 @@ def contextuality_lines(result: dict[str, Any]) -> list[str]:
     return [*table, "", note(result, text)]
 
 
+def senses_lines(result: dict[str, Any]) -> list[str]:
+    """Agreement of the groups with the marked senses, a row for each layer, the baseline first."""
+    titles = ["ARI", "right, %", "ARI, number found", "right, %", "groups found"]
+    lines = [row(["senses", "vectors", "layer", *titles]), aligned(3, len(titles))]
+    for name, one in result["sets"].items():
+        data = one["data"]
+        first = [f"{figure:.1f}" for figure in (0, data["first_sense"], 0, data["first_sense"], 1)]
+        lines.append(row([name, "most frequent sense", "", *first]))
+        for system, layers in one["systems"].items():
+            figures = ("ari", "right", "ari_found", "right_found", "groups_found")
+            lines += [row([name, system, at["layer"], *(f"{at[key]:.1f}" for key in figures)]) for at in layers]
+    sizes = "; ".join(
+        f"{name}: {one['data']['words']} words, {one['data']['uses']:,} uses, {one['data']['senses']} senses"
+        for name, one in result["sets"].items()
+    )
+    return [*lines, "", note(result, sizes)]
+
+
 def state_lines(result: dict[str, Any]) -> list[str]:
     """The policies side by side."""
     table = layer_table(result["systems"], {"upos": "universal tags", "ALL": "senses, F1"}, digits=2)
@@ -152,6 +170,7 @@ def note(result: dict[str, Any], data: str) -> str:
 
 
 TABLES = [
+    ("seeing.md", "quality/senses", senses_lines),
     ("bundled-model.md", "quality/pos", pos_lines),
     ("bundled-model.md", "quality/wsd", wsd_lines),
     ("bundled-model.md", "quality/words", words_lines),

@@ -70,7 +70,7 @@ def _expanded(name: str) -> list[str]:
 
 def _is_text(path: Path, *, below: Path) -> bool:
     """Tell whether a file in a folder is text: a vocabulary beside a model is none."""
-    if _kind(path) not in _TEXTS | _FASTA | _PARQUET or not path.is_file():
+    if file_kind(path) not in _TEXTS | _FASTA | _PARQUET or not path.is_file():
         return False
     parts = path.relative_to(below).parts
     folders = [below.joinpath(*parts[:n]) for n in range(len(parts))]
@@ -78,8 +78,9 @@ def _is_text(path: Path, *, below: Path) -> bool:
     return not hidden and not any((folder / mark).exists() for folder in folders for mark in _MODEL)
 
 
-def _kind(path: Path) -> str:
-    """Return the ending of a file's name, that of its packing left aside."""
+def file_kind(path: str | Path) -> str:
+    """Return the ending of a file's name in lower case, that of its packing left aside."""
+    path = Path(path)
     return (path.with_suffix("") if path.suffix in _OPENERS else path).suffix.lower()
 
 
@@ -154,7 +155,7 @@ def read_items(path: str | Path, *, column: str | None = None) -> Iterator[Item]
         return _read_parquet(Path(path), column)
     if column is not None:
         raise TextError(f"{path} is no Parquet file and has no column {column!r}; leave the column out")
-    return _read_fasta(path) if _kind(Path(path)) in _FASTA else read_lines(path)
+    return _read_fasta(path) if file_kind(path) in _FASTA else read_lines(path)
 
 
 def read_lines(path: str | Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from elmokit.cli import embed, lm, models, search, serve, train
+from elmokit.cli import embed, lm, models, plot, search, serve, train
 from elmokit.cli.options import notice
 from elmokit.errors import ElmoError
 
@@ -53,6 +53,8 @@ for _command in (
     search.index,
     search.search,
     serve.serve,
+    plot.plot,
+    plot.senses,
 ):
     app.command()(_command)
 
