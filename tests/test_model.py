@@ -212,3 +212,17 @@ def test_threads_may_share_word_vectors(tiny_elmo, monkeypatch):
 def test_word_vectors_of_another_model_are_refused(tiny_elmo):
     with pytest.raises(MismatchError, match="of this model"):
         tiny_elmo.embed([["a"]], words=tiny_elmo.cached(["a"]).word_vectors())
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        ([["a"], None], "sentence 1: expected a list of tokens, found None"),
+        ([["a"], ["b", None]], "expected tokens as strings, found None .NoneType. at place 1"),
+        ([["a", float("nan")]], "found nan .float. at place 1"),
+        ([["a", ["b"]]], r"found \['b'\] .list. at place 1"),
+    ],
+)
+def test_what_is_no_word_is_refused(tiny_elmo, sentences, message):
+    with pytest.raises(MismatchError, match=message):
+        list(tiny_elmo.embed(sentences))

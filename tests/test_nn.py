@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import safetensors.torch
 import torch
@@ -392,6 +393,19 @@ def test_autocast(trainable):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("trainable", ["mix", "all"])
+def test_a_network_of_another_precision(tiny_elmo, trainable, dtype):
+    embedding = ElmoEmbedding(tiny_elmo, trainable=trainable).to(dtype)
+    vectors, mask = embedding(ORDINARY)
+    assert vectors.dtype == dtype
+    right = expected(tiny_elmo, ORDINARY)
+    assert (vectors.float() - right).norm() / right.norm() < {torch.float64: 1e-6}.get(dtype, 0.02)
+    vectors[mask].cos().mean().backward()
+    learning = [parameter for parameter in embedding.parameters() if parameter.requires_grad]
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() and p.grad.any() for p in learning)
+
+
 @pytest.mark.parametrize("trainable", ["mix", "all"])
 def test_gradient_checkpointing(tiny_elmo, trainable):
     results = []
@@ -428,6 +442,9 @@ def test_two_processes_have_the_gradient_of_both(tiny, tmp_path):
         ({"trainable": True}, "trainable: expected 'none', 'mix', 'all', found True"),
         ({"n_mixes": 0}, "n_mixes must be at least 1, found 0"),
         ({"mix_weights": [0.0]}, "expected 3 mix weights, one a layer, found 1"),
+        ({"mix_weights": [-math.inf] * 3}, "mix weights: expected finite ones"),
+        ({"mix_weights": [0.0, math.nan, 0.0]}, "mix weights: expected finite ones"),
+        ({"words": "glove.txt"}, "words: expected gensim's KeyedVectors, found str"),
     ],
 )
 def test_options_that_do_not_fit(tiny_elmo, options, message):
@@ -443,11 +460,19 @@ def test_options_that_do_not_fit(tiny_elmo, options, message):
         (torch.zeros(2, 3), "character ids of shape .sentences, tokens, 20. int64, found .2, 3. float32"),
         (torch.zeros(1, 2, 50, dtype=torch.int64), "found .1, 2, 50. int64"),
         (torch.full((1, 2, 20), 300), "expected 1 to 261 in every word, found 300"),
+        (torch.ones(1, 2, 20, dtype=torch.bool), "found .1, 2, 20. bool"),
+        (torch.ones(1, 2, 20, dtype=torch.complex64), "found .1, 2, 20. complex64"),
+        (np.ones((1, 2, 20), np.int64), r"expected tokens as strings, found array\("),
+        (["The cat", None], "sentence 1: expected a string or a list of tokens, found None"),
+        (pandas.Series(["The cat", math.nan], index=[7, 3]), "sentence 1: .* found nan"),
+        ([["The", None]], "expected tokens as strings, found None .NoneType. at place 1"),
+        ([["The"], [b"cat"]], "expected tokens as strings, found b'cat' .bytes. at place 0"),
     ],
 )
 def test_input_that_does_not_fit(tiny_elmo, sentences, message):
-    with pytest.raises(MismatchError, match=message):
-        ElmoEmbedding(tiny_elmo)(sentences)
+    for trainable in ("mix", "all"):
+        with pytest.raises(MismatchError, match=message):
+            ElmoEmbedding(tiny_elmo, trainable=trainable)(sentences)
 
 
 def test_a_model_that_is_not_there():

@@ -43,6 +43,14 @@ def test_an_empty_text_is_zeros(tiny_elmo):
     assert not make(tiny_elmo).encode([""], show_progress_bar=False).any()
 
 
+@pytest.mark.parametrize("pooling", ["max", "cls", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"])
+def test_an_empty_text_is_zeros_however_it_is_pooled(tiny_elmo, pooling):
+    found = make(tiny_elmo, pooling=pooling).encode(["", " ", "cat"], show_progress_bar=False)
+    assert not found[:2].any()
+    alone = make(tiny_elmo, pooling=pooling).encode("cat", show_progress_bar=False)
+    np.testing.assert_allclose(found[2], alone, atol=1e-6)
+
+
 def test_vectors_of_tokens(tiny_elmo):
     found = make(tiny_elmo).encode(TEXTS, output_value="token_embeddings", show_progress_bar=False)
     for vectors, right in zip(found, tiny_elmo.embed(TOKENS), strict=True):

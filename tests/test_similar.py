@@ -43,6 +43,11 @@ def test_the_word_itself_is_no_neighbour_but_its_like_in_other_sentences_is(tiny
     assert ("cat", 2, 1) in {(word.word, word.sentence, word.place) for word in found}
 
 
+def test_a_trained_mix_is_taken_as_it_comes(tiny_elmo):
+    words = WordsInContext(tiny_elmo, SENTENCES, layers=np.array([0.0, 0.0, 1.0], np.float32))
+    assert words.most_similar(["cat"], 0) == WordsInContext(tiny_elmo, SENTENCES, layers="top").most_similar(["cat"], 0)
+
+
 def test_one_line_with_the_bundled_model():
     """The nearest use of "cell" is that of the same kind."""
     uses = ["He phoned from his cell", "The prisoner sat in his cell", "The guard locked the cell of the prisoner",
@@ -59,6 +64,9 @@ def test_one_line_with_the_bundled_model():
         (lambda elmo: WordsInContext(elmo, SENTENCES, layers="all"), "expected one vector a word, found 'all'"),
         (lambda elmo: WordsInContext(elmo, SENTENCES).most_similar(["a"], 1), "has 1 words, .* there is no word 1"),
         (lambda elmo: WordsInContext(elmo, SENTENCES).most_similar([], 0), "has 0 words"),
+        (lambda elmo: WordsInContext(elmo, ["The cat"]), "expected a sentence as a list of tokens, found 'The cat'"),
+        (lambda elmo: WordsInContext(elmo, [["The"], None]), "expected a sentence .* found None"),
+        (lambda elmo: WordsInContext(elmo, SENTENCES).most_similar("The cat", 0), "found 'The cat'; split it"),
     ],
 )
 def test_refusals(tiny_elmo, call, message):

@@ -75,6 +75,14 @@ def test_vectors_are_those_of_embed(tiny_elmo, model, layers, pool):
     assert not vectors[1].any()
 
 
+def test_a_trained_mix_is_taken_as_it_comes(tiny_elmo, tmp_path):
+    """`Elmo.mixes` says that a row of it is ready for `layers`; it is an array."""
+    mix = np.array([0.5, 0.25, 0.25], np.float32)
+    for memory in (None, str(tmp_path)):
+        found = ElmoVectorizer(tiny_elmo, layers=mix, memory=memory).fit_transform(TEXTS)
+        np.testing.assert_array_equal(found, expected(tiny_elmo, layers=mix))
+
+
 def test_tokens_and_tokenizers(tiny_elmo, model):
     vectorizer = ElmoVectorizer(model).fit(None)
     np.testing.assert_array_equal(vectorizer.transform([text.split() for text in TEXTS]), expected(tiny_elmo))
@@ -164,6 +172,9 @@ def test_fitted_copies_need_no_file(model, tmp_path, tiny_elmo):
         ({"layers": "best"}, TEXTS, "layers: expected 'all', 'top', 'average', found 'best'"),
         ({"layers": 3}, TEXTS, "layer 3 does not exist"),
         ({}, "The cat", "found the string 'The cat'"),
+        ({}, 3, "expected a sequence of texts, found 3"),
+        ({}, [["The", None]], "expected tokens as strings, found None"),
+        ({}, [b"The"], "expected tokens as strings, found 84"),
         ({}, ["The", None], "text 1: expected a string or a list of tokens, found None"),
         ({}, pandas.Series(["The", float("nan")]), "text 1: .* found nan"),
         ({}, pandas.DataFrame({"a": TEXTS, "b": TEXTS}), "expected one column of texts, found the shape .3, 2."),

@@ -92,3 +92,13 @@ def test_refusals(model):
         pipeline(model, layers="all")
     with pytest.raises(UnknownModel):
         pipeline("no-such-model")("The cat")
+
+
+def test_rows_that_fit_the_tokens_no_more_are_not_given(model):
+    """Tokens that are merged later would have the rows of others."""
+    doc = pipeline(model)("New York is")
+    with doc.retokenize() as retokenizer:
+        retokenizer.merge(doc[:2])
+    with pytest.raises(MismatchError, match="has 2 tokens and had 3 when the component 'elmo' ran"):
+        _ = doc[1]._.elmo
+    assert doc.tensor.shape == (2, 8)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -382,6 +382,8 @@ def _windows(sentences: Iterable[Sentence], size: int, tokens: float = math.inf)
         if isinstance(sentence, str):
             found = f"the string {sentence[:40]!r}"
             raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
+        if not isinstance(sentence, Sized):
+            raise MismatchError(f"sentence {number}: expected a list of tokens, found {sentence!r}; leave it out")
         window.append(sentence)
         held += len(sentence)
         if len(window) == size or held >= tokens:

@@ -10,6 +10,7 @@ layer 0 is the word vector without context. Streams are time-major, x_TZBP, so t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -341,6 +342,8 @@ class Mix(nn.Module):
         super().__init__()
         if weights is not None and len(weights) != n_layers:
             raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(weights)}")
+        if weights is not None and not (math.isfinite(max(weights)) and all(w == w for w in weights)):
+            raise MismatchError(f"mix weights: expected finite ones, or -inf for layers left out, found {list(weights)}")
         self.weights = nn.Parameter(torch.zeros(n_layers) if weights is None else torch.tensor(list(weights)).float())
         self.gamma = nn.Parameter(torch.tensor([gamma]))
         self.layer_norm = layer_norm

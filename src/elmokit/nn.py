@@ -6,7 +6,7 @@ N tokens of a batch without padding, W width of a word vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -26,6 +26,7 @@ from elmokit.text import N_CHARACTERS, Utf8Speller, distinct_words, make_batch, 
 Sentences: TypeAlias = Sequence[Sequence[str]] | Sequence[str]
 Trainable: TypeAlias = Literal["none", "mix", "all"]
 _TRAINABLE = ("none", "mix", "all")
+_INTEGERS = (torch.int16, torch.int32, torch.int64)  # which can hold all ids
 
 
 class KeyedVectors(Protocol):
@@ -151,7 +152,7 @@ class ElmoEmbedding(nn.Module):
     def _run_ids(self, ids_BTC: Tensor) -> tuple[list[Tensor], NDArray[np.int64]]:
         self._check_spells_bytes()
         C = self.speller.spell([]).shape[1]
-        if ids_BTC.dim() != 3 or ids_BTC.shape[2] != C or ids_BTC.is_floating_point():
+        if ids_BTC.dim() != 3 or ids_BTC.shape[2] != C or ids_BTC.dtype not in _INTEGERS:
             found = f"{tuple(ids_BTC.shape)} {str(ids_BTC.dtype).removeprefix('torch.')}"
             raise MismatchError(f"expected character ids of shape (sentences, tokens, {C}) int64, found {found}")
         batch = batch_of_ids(marked_ids(ids_BTC.cpu().numpy(), self.speller), n_symbols=N_CHARACTERS)
@@ -188,6 +189,9 @@ class ElmoEmbedding(nn.Module):
 
 def _word_table(words: KeyedVectors) -> nn.Embedding:
     """Return the rows of `words` behind one of zeros; they do not learn."""
+    if not hasattr(words, "key_to_index"):
+        found = f"{type(words).__name__}; of a trained model give its `wv`, of a file load_word2vec_format"
+        raise MismatchError(f"words: expected gensim's KeyedVectors, found {found}")
     rows = torch.from_numpy(np.array(words.vectors, np.float32))
     return nn.Embedding.from_pretrained(nn.functional.pad(rows, (0, 0, 1, 0)), padding_idx=0)
 
@@ -197,6 +201,9 @@ def _tokenised(sentences: Sentences) -> list[Sequence[str]]:
         raise MismatchError(f"expected a list of sentences, found the string {sentences[:40]!r}; put it into a list")
     if not len(sentences):
         raise MismatchError("expected at least one sentence, found none")
+    for number, sentence in enumerate(sentences):
+        if not isinstance(sentence, Sized):  # None and NaN are what frames have for missing texts
+            raise MismatchError(f"sentence {number}: expected a string or a list of tokens, found {sentence!r}")
     return [sentence.split() if isinstance(sentence, str) else sentence for sentence in sentences]
 
 

@@ -47,7 +47,10 @@ class Elmo(modules.InputModule):  # type: ignore[misc]  # it is looked up when t
         self.embedding.ids([""])  # refuses a model that does not spell in bytes
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """Return `input_ids` (B, T, C) int64 and `attention_mask` (B, T) int64 of texts; T is at least 1."""
+        """Return `input_ids` (B, T, C) int64 and `attention_mask` (B, T) int64 of texts.
+
+        A text without tokens has one place of zeros, so that every pooling has something to be over.
+        """
         for number, text in enumerate(inputs):
             if not isinstance(text, str):
                 raise MismatchError(f"text {number}: expected a string, found {text!r}")
@@ -55,7 +58,9 @@ class Elmo(modules.InputModule):  # type: ignore[misc]  # it is looked up when t
         ids = self.embedding.ids([split((prompt or "") + text) for text in inputs])
         if not ids.shape[1]:
             ids = ids.new_zeros(len(ids), 1, ids.shape[2])
-        return {"input_ids": ids, "attention_mask": (ids != 0).any(-1).long()}
+        mask = (ids != 0).any(-1).long()
+        mask[:, 0] = 1
+        return {"input_ids": ids, "attention_mask": mask}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Add `token_embeddings` (B, T, D) to the features."""

@@ -31,11 +31,11 @@ class WordsInContext:
     """
 
     def __init__(self, elmo: Elmo, sentences: Iterable[Sentence], *, layers: Layers = "average") -> None:
-        if layers == "all":
+        if isinstance(layers, str) and layers == "all":
             raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
         self._elmo = elmo
         self._layers: Layers = layers
-        self.sentences = [list(sentence) for sentence in sentences]
+        self.sentences = [_tokens(sentence) for sentence in sentences]
         if not any(self.sentences):
             raise MismatchError("expected sentences with words to search in, found none")
         self._places = [(s, p) for s, sentence in enumerate(self.sentences) for p in range(len(sentence))]
@@ -50,7 +50,7 @@ class WordsInContext:
         Where the sentence is one of those searched in, the word itself is left out. Raises `MismatchError` for a place
         that is not there.
         """
-        sentence = list(sentence)
+        sentence = _tokens(sentence)
         if not -len(sentence) <= place < len(sentence):
             raise MismatchError(f"the sentence has {len(sentence)} words, counted from 0; there is no word {place}")
         vector = next(iter(self._elmo.embed([sentence], layers=self._layers)))[place]
@@ -62,6 +62,13 @@ class WordsInContext:
     def _word(self, n: int) -> str:
         sentence, place = self._places[n]
         return self.sentences[sentence][place]
+
+
+def _tokens(sentence: Sentence) -> list[str]:
+    """Return the tokens; a string is refused here, because a list of it would be one of letters."""
+    if isinstance(sentence, str) or not isinstance(sentence, Iterable):
+        raise MismatchError(f"expected a sentence as a list of tokens, found {sentence!r:.60}; split it")
+    return list(sentence)
 
 
 def _largest(values_N: NDArray[np.float32], n: int) -> Sequence[int]:

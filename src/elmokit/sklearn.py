@@ -76,7 +76,7 @@ class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin
     @property
     def _n_features_out(self) -> int:
         """The number of columns, from which scikit-learn makes their names."""
-        return self.elmo_.dim * (self.elmo_.n_layers if self.layers == "all" else 1)
+        return _width(self.elmo_, self.layers)
 
     def _tokens(self, number: int, text: Any) -> list[str]:
         if isinstance(text, str):
@@ -97,6 +97,8 @@ def _texts(X: Any) -> Iterable[Any]:
     """Return the texts one after the other, those of the only column where there are columns."""
     if isinstance(X, str):
         raise MismatchError(f"expected a sequence of texts, found the string {X[:40]!r}; put it into a list")
+    if not isinstance(X, Iterable):
+        raise MismatchError(f"expected a sequence of texts, found {X!r:.60}")
     shape = getattr(X, "shape", ())
     if len(shape) < 2:
         return X
@@ -114,5 +116,9 @@ def _embed(
     batch_size: int | None,
 ) -> NDArray[np.float32]:
     vectors = [v.reshape(-1) for v in elmo.embed(tokens, layers=layers, pool=pool, batch_size=batch_size)]
-    width = elmo.dim * (elmo.n_layers if layers == "all" else 1)
-    return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
+    return np.stack(vectors) if vectors else np.zeros((0, _width(elmo, layers)), np.float32)
+
+
+def _width(elmo: Elmo, layers: Layers) -> int:
+    every = isinstance(layers, str) and layers == "all"  # an array of weights has no one answer to ==
+    return elmo.dim * (elmo.n_layers if every else 1)

@@ -36,7 +36,7 @@ class ElmoComponent:
         device: str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        if layers == "all":
+        if isinstance(layers, str) and layers == "all":
             raise MismatchError("layers: expected one vector a token, found 'all'; choose a layer or \"average\"")
         self.model, self.layers, self.device, self.precision = model, layers, device, precision
         self._elmo: Elmo | None = None
@@ -105,4 +105,10 @@ def _sentences(doc: Any) -> Iterator[list[Any]]:
 
 def _row(token: Any) -> Any:
     """Return what `token._.elmo` is; None where the component has not run."""
-    return None if token.doc._.elmo is None else token.doc._.elmo[token.i]
+    rows, doc = token.doc._.elmo, token.doc
+    if rows is not None and len(rows) != len(doc):  # rows stay when tokens are merged or split, so they fit no more
+        raise MismatchError(
+            f"the document has {len(doc)} tokens and had {len(rows)} when the component 'elmo' ran; put it behind what "
+            "merges or splits tokens"
+        )
+    return None if rows is None else rows[token.i]

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError
+from elmokit.errors import FormatError, MismatchError
 
 BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 
@@ -201,8 +201,29 @@ def make_batch(sentences: Sequence[Sequence[str]], speller: Speller) -> Batch:
 
 
 def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str]:
-    """Return the sentence marks and the words of the sentences, each once, in the order in which they come."""
-    return list(dict.fromkeys(chain((marks.begin, marks.end), *sentences)))
+    """Return the sentence marks and the words of the sentences, each once, in the order in which they come.
+
+    Raises `MismatchError` for a sentence that is no list of words, or a word that is no string.
+    """
+    try:
+        words = list(dict.fromkeys(chain((marks.begin, marks.end), *sentences)))
+    except TypeError:  # a sentence that is none, or a word that cannot be compared
+        _refuse(sentences)
+    if not all(isinstance(word, str) for word in words):
+        _refuse(sentences)
+    return words
+
+
+def _refuse(sentences: Iterable[Sequence[str]]) -> NoReturn:
+    """Say what of these sentences is no word; None and NaN are what data frames have for what is missing."""
+    for sentence in sentences:
+        if not isinstance(sentence, Iterable):
+            raise MismatchError(f"expected a sentence, a list of tokens, found {sentence!r}; leave it out or fill it in")
+        for place, word in enumerate(sentence):
+            if not isinstance(word, str):
+                found = f"{word!r} ({type(word).__name__})"
+                raise MismatchError(f"expected tokens as strings, found {found} at place {place} of a sentence")
+    raise MismatchError("expected sentences, lists of tokens as strings")
 
 
 def places(

@@ -46,6 +46,7 @@ def lstmp_batched_gradient(
     ends = _ends(rows, x_TZBI.shape[2])
     x_TZBI, *arrays = in_product_type(x_TZBI, weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP, h_ZBP)
     y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip, ends, cells)
+    y_TZBP = y_TZBP.to(weights.kernel_ZKG.dtype)  # of a network in half precision the next layer expects that, too
     h_last = [(y_TZBP[t - 1] if t else h_ZBP)[:, first:end] for t, first, end in ends]
     return y_TZBP, torch.cat(h_last, dim=1), c_last
 
