@@ -84,6 +84,8 @@ def test_longer_batches_and_lengths_change_nothing():
     words = layer.prepare([[*sentence, *["ignored"] * (9 - len(sentence))] for sentence in SENTENCES])
     lengths = np.array([len(sentence) for sentence in SENTENCES])
     told = numbers(computed(layer, {"tokens": words, "sequence_len": lengths}))
+    column = numbers(computed(layer, {"tokens": words, "sequence_len": lengths[:, None]}))
+    np.testing.assert_array_equal(column["elmo"], told["elmo"])
     for name, value in plain.items():
         T = value.shape[1] if value.ndim == 3 else None
         np.testing.assert_allclose(padded[name][:, :T], value, atol=1e-6)
@@ -113,8 +115,31 @@ def test_prepare_takes_strings_and_lists():
         np.testing.assert_array_equal(layer.prepare(strings), words)
     assert layer.prepare(SENTENCES, places=2).shape == (4, 2, 18)
     np.testing.assert_array_equal(layer.prepare(SENTENCES, places=2), words[:, :2])
-    with pytest.raises(MismatchError, match="put it into a list"):
-        layer.prepare("The cat")
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        ("The cat", "put it into a list"),
+        (["The cat", None], "sentence 1: expected a string or a list of tokens, found None"),
+        (np.array([["The cat"], [np.nan]], object), "sentence 1: .* found nan"),
+        ([["The", None]], "expected tokens as strings, found None"),
+        ([b"The"], "expected tokens as strings, found 84"),
+    ],
+)
+def test_what_is_no_sentence_is_refused(sentences, message):
+    with pytest.raises(MismatchError, match=message):
+        ElmoEmbedding(MODELS["usual"]).prepare(sentences)
+
+
+@pytest.mark.parametrize("sentences", [[], [""], ["", " "]])
+def test_batches_without_words(sentences):
+    layer = ElmoOutputs(MODELS["usual"])
+    found = numbers(computed(layer, layer.prepare(sentences)))
+    for name, value in found.items():
+        width = 4 if name == "word_emb" else 8
+        assert value.shape == ((len(sentences), width) if name == "default" else (len(sentences), 0, width))
+    assert not found["default"].any()
 
 
 def test_a_single_output_and_its_mask():
@@ -220,6 +245,8 @@ def test_a_layer_opens_from_a_folder(tmp_path):
     [
         (np.zeros((2, 3, 18), np.int32), "uint8.*found int32.*call `prepare`"),
         (np.zeros((2, 3), np.uint8), r"\(sentences, places, 18\), found uint8 \(2, 3\)"),
+        (np.zeros((2, 3, 18), np.float32), r"found float32 .* keras.Input\(\(None, 18\), dtype='uint8'\)"),
+        ({"tokens": np.zeros((2, 3, 18), np.uint8)}, "a dict of tokens and sequence_len, found tokens"),
     ],
 )
 def test_what_is_no_array_of_words_is_refused(words, expected):

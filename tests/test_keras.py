@@ -70,6 +70,28 @@ def test_torch_is_not_needed(tmp_path):
         np.testing.assert_allclose(vectors[: len(sentence)], expected, atol=1e-5)
 
 
+SAVED_AND_OPENED = """
+import sys
+import keras
+import numpy as np
+from elmokit.keras import ElmoEmbedding
+path, given = sys.argv[1:]
+if given == "save":
+    elmo = ElmoEmbedding(name="elmo")
+    words = keras.Input((None, elmo.words.width), dtype=elmo.words.dtype)
+    keras.Model(words, keras.layers.Dense(2)(elmo(words))).save(path)
+model = keras.models.load_model(path)
+words = model.get_layer("elmo").prepare(["The cat sat .", "It purred"])
+print(model.predict(words, verbose=0).tolist())
+"""
+
+
+def test_a_model_saved_on_one_backend_opens_on_another(tmp_path):
+    saved = run("torch", "-c", SAVED_AND_OPENED, str(tmp_path / "model.keras"), "save")
+    opened = run("jax", "-c", SAVED_AND_OPENED, str(tmp_path / "model.keras"), "open")
+    np.testing.assert_allclose(json.loads(opened), json.loads(saved), atol=1e-5)
+
+
 def test_a_missing_package_is_named():
     program = "import sys; sys.modules['keras'] = None; from elmokit.errors import MissingExtra\n"
     program += "try:\n    import elmokit.keras\nexcept MissingExtra as error:\n    print(error)"

@@ -20,7 +20,7 @@ from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config, network_shapes, parse_config
 from elmokit.errors import MismatchError
 from elmokit.keras.network import BiLM, Tensor, add_array
-from elmokit.keras.spelling import Sentences, Utf8Words, packed, words_of
+from elmokit.keras.spelling import Sentences, Utf8Words, packed, until_last, words_of
 
 Signature: TypeAlias = Literal["default", "tokens"]
 Shape: TypeAlias = tuple[int | None, ...]
@@ -38,7 +38,7 @@ class ElmoOutputs(keras.layers.Layer):
     the model is where the mix starts from.
 
     Inputs: the sentences as `prepare` packs them, (B, T, W), in which a place of zeros is beyond the end; or, to say
-    how many words count, a dict of `tokens`, such an array, and `sequence_len` (B,) int. With Keras on TensorFlow also
+    how many words count, a dict of `tokens`, such an array, and `sequence_len` int (B,) or (B, 1). On TensorFlow also
     strings: `signature` "default", strings (B,) or (B, 1), parted at spaces; "tokens", words (B, T) padded with "",
     alone or in the dict.
 
@@ -145,13 +145,12 @@ class ElmoOutputs(keras.layers.Layer):
         """Return words as arrays (B, T, W), and which places hold one (B, T) bool."""
         if not isinstance(inputs, Mapping):
             words_BTW = self._packed(inputs)
-            is_word_BT = ops.any(ops.not_equal(words_BTW, 0), axis=-1)
-            places_1T = ops.expand_dims(ops.arange(1, ops.shape(words_BTW)[1] + 1, dtype="int32"), 0)
-            lengths_B = ops.max(ops.where(is_word_BT, places_1T, 0), axis=1, initial=0)
-        else:
-            words_BTW, lengths_B = self._packed(inputs["tokens"]), inputs["sequence_len"]
-        places_1T = ops.expand_dims(ops.arange(ops.shape(words_BTW)[1], dtype="int32"), 0)
-        return words_BTW, places_1T < ops.expand_dims(ops.cast(lengths_B, "int32"), 1)
+            return words_BTW, until_last(ops.any(ops.not_equal(words_BTW, 0), axis=-1))
+        if inputs.keys() != {"tokens", "sequence_len"}:
+            raise MismatchError(f"expected a dict of tokens and sequence_len, found {', '.join(inputs)}")
+        words_BTW = self._packed(inputs["tokens"])
+        lengths_B1 = ops.reshape(ops.cast(inputs["sequence_len"], "int32"), (-1, 1))
+        return words_BTW, ops.expand_dims(ops.arange(ops.shape(words_BTW)[1], dtype="int32"), 0) < lengths_B1
 
     def _packed(self, tokens: Tensor) -> Tensor:
         dtype, rank = keras.backend.standardize_dtype(tokens.dtype), len(tokens.shape)
@@ -160,7 +159,8 @@ class ElmoOutputs(keras.layers.Layer):
         if dtype != self.words.dtype or rank != 3:
             raise MismatchError(
                 f"expected words as `prepare` packs them, {self.words.dtype} (sentences, places, {self.words.width}), "
-                f"found {dtype} {tuple(tokens.shape)}; call `prepare` on the sentences first"
+                f"found {dtype} {tuple(tokens.shape)}; call `prepare` on the sentences first, and begin a model with "
+                f"keras.Input((None, {self.words.width}), dtype={self.words.dtype!r})"
             )
         return tokens
 

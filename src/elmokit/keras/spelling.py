@@ -7,7 +7,7 @@ that a word is given as, C symbols that it is spelled with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from elmokit.text import (
     PAD_ID,
     Speller,
     Utf8Speller,
+    distinct_words,
 )
 
 Tensor: TypeAlias = Any  # of the backend
@@ -53,7 +54,8 @@ class Utf8Words:
         missing = self.width - bytes_BTW.shape[-1]
         bytes_BTC = ops.pad(bytes_BTW, [[0, 0], [0, 0], [1, 1 + missing]])
         k = ops.arange(self.width + 2, dtype="int32")
-        end_BT1 = 1 + ops.max(ops.where(ops.not_equal(bytes_BTC, 0), k, 0), axis=-1, keepdims=True)
+        begun_BTC = ops.cast(until_last(ops.not_equal(bytes_BTC, 0)), "int32")  # the place before the bytes with them
+        end_BT1 = ops.maximum(ops.sum(begun_BTC, axis=-1, keepdims=True), 1)
         ids_BTC = ops.where(k < end_BT1, bytes_BTC, ops.where(ops.equal(k, end_BT1), END_WORD_ID, PAD_ID))
         for mark, symbol in ((self.speller.marks.begin, BEGIN_SENTENCE_ID), (self.speller.marks.end, END_SENTENCE_ID)):
             mark_C = np.pad(self.pack([mark])[0].astype(np.int32), 1)
@@ -92,6 +94,14 @@ def words_of(speller: Speller) -> Words:
     return Utf8Words(speller) if isinstance(speller, Utf8Speller) else IdWords(speller)
 
 
+def until_last(x: Tensor) -> Tensor:
+    """Return true up to the last true along the last axis of x (bool).
+
+    Sums do this in place of maxima, which Keras on torch has none of where an axis is empty.
+    """
+    return ops.flip(ops.cumsum(ops.cast(ops.flip(x, axis=-1), "int32"), axis=-1), axis=-1) > 0
+
+
 def packed(words: Words, sentences: Sentences, places: int | None) -> NDArray[np.integer]:
     """Return sentences as one array (B, T, W): strings parted at spaces, or lists of tokens.
 
@@ -99,9 +109,9 @@ def packed(words: Words, sentences: Sentences, places: int | None) -> NDArray[np
     """
     if isinstance(sentences, str):
         raise MismatchError(f"expected sentences, found the string {sentences[:40]!r}; put it into a list")
-    lists = [_tokens(sentence)[:places] for sentence in sentences]
+    lists = [_tokens(number, sentence)[:places] for number, sentence in enumerate(sentences)]
     T = max(map(len, lists), default=0) if places is None else places
-    distinct = list(dict.fromkeys(["", *(token for tokens in lists for token in tokens)]))
+    distinct = ["", *distinct_words(lists, words.speller.marks)]
     number = {word: i for i, word in enumerate(distinct)}
     packed_UW = words.pack(distinct)
     packed_BTW = np.zeros((len(lists), T, packed_UW.shape[1]), packed_UW.dtype)
@@ -110,8 +120,10 @@ def packed(words: Words, sentences: Sentences, places: int | None) -> NDArray[np
     return packed_BTW
 
 
-def _tokens(sentence: str | Sequence[str] | NDArray[np.object_]) -> list[str]:
+def _tokens(number: int, sentence: str | Sequence[str] | NDArray[np.object_]) -> list[str]:
     """Return the tokens; a string, and the row of an array of one string, is parted at spaces."""
     if isinstance(sentence, np.ndarray) and sentence.shape == (1,):
-        sentence = str(sentence[0])
+        sentence = sentence[0]
+    if not isinstance(sentence, Iterable):  # None and NaN are what frames have for missing texts
+        raise MismatchError(f"sentence {number}: expected a string or a list of tokens, found {sentence!r}")
     return [token for token in sentence.split(" ") if token] if isinstance(sentence, str) else list(sentence)
