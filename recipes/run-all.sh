@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every recipe on every data set that is here, and writes docs/what-elmo-adds.md from what came out.
 #   run-all.sh WORK [OPTION...]     options go to all recipes: --model MODEL, --vectors FILE, --seeds N, --quick
+# The layer test is that of benchmarks/quality, with the same --model and --quick; MODEL and FILE are paths or names.
 # A result that is in RESULTS (default recipes/results) is not computed again, so a run that was stopped goes on.
 # The data are those of the shared folder (ELMOKIT_SHARED). JOBS recipes run at a time (default 2), a thread each.
 # Without --vectors, word vectors begin random; recipes/word_vectors.py makes some. PAGE: another copy of the page, for
@@ -18,7 +19,20 @@ run() { # arguments of bash: recipes, each with its data set, one a line on stan
   tr '\n' '\0' | xargs -0 -P "${JOBS:-2}" -I RECIPE \
     bash -c '"$0" "$1"/$2 --work "$3" --results "$4" "${@:5}"' "$python" "$here" RECIPE "$work" "$results" "$@"
 }
-printf '%s\n' question_answering.py parts_of_speech.py ner.py chunking.py entailment.py documents.py stored_vectors.py \
+judge() { # pos, wsd or wic: what each layer knows
+  local out=$results/judges/$1.json of_judges=()
+  [ -e "$out" ] && return
+  for ((n = 2; n <= $#; n++)); do
+    case ${!n} in
+    --quick) of_judges+=(--quick) ;;
+    --model) ((n += 1)) && of_judges+=(--model "${!n}") ;;
+    --model=*) of_judges+=("${!n}") ;;
+    esac
+  done
+  "$python" "$here/../benchmarks/quality/$1.py" "${of_judges[@]}" --out "$out" >/dev/null
+}
+printf '%s\n' question_answering.py parts_of_speech.py ner.py chunking.py entailment.py documents.py stored_vectors.py words_in_context.py \
   "classification.py "{trec,sst-5,sst-2,mr,subj,sms,hate} | run "$@"
 printf '%s\n' robustness.py sample_efficiency.py | run "$@" # these take what the others have computed already
+for name in pos wsd wic; do judge "$name" "$@"; done
 "$python" "$here/what_elmo_adds.py" --results "$results" ${PAGE:+--page "$PAGE"}

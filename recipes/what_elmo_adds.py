@@ -2,8 +2,9 @@
 
     python recipes/what_elmo_adds.py --results recipes/results
 
-The layer test comes from the judges, `benchmarks/quality/pos.py`, `wsd.py` and `wic.py`. A table whose results are not
-there stays as it is. Needs the extra `plot`.
+The layer test comes from the judges, `benchmarks/quality/pos.py`, `wsd.py` and `wic.py`: from the folder `judges` of
+the results, else from those of the bundled model; what was found with another model than the recipes took is left out.
+A table whose results are not there stays as it is. Needs the extra `plot`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from table import replace  # noqa: E402 (the folder is on the path only now)
 
 PAGE = ROOT / "docs" / "what-elmo-adds.md"
-JUDGES = [ROOT / "benchmarks" / "results" / "quality" / f"{name}.json" for name in ("pos", "wsd", "wic")]
+JUDGED = ROOT / "benchmarks" / "results" / "quality"
+JUDGES = ("pos", "wsd", "wic")
 NAMES = {
     "ner": "names, WNUT-17",
     "pos": "parts of speech, UD English EWT",
@@ -40,6 +42,7 @@ NAMES = {
     "subj": "subjectivity, SUBJ",
     "sms": "spam, SMS",
     "hate": "offence, tweets",
+    "wic": "words in context, WiC",
 }
 # Table 1 of Peters et al. 2018 (NAACL), test: data, the task's own baseline, with ELMo.
 PAPER = {
@@ -58,22 +61,34 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="a page with the same marks; pictures go beside it")
     told = parser.parse_args()
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(told.results.glob("*.json"))}
+    judged = judges(found, told.results / "judges")
     quick = [name for name, one in found.items() if one["about"]["quick"]]
     if quick and told.page == PAGE:
         raise SystemExit(f"results of --quick do not go into {PAGE.name}: {', '.join(quick)}; name another --page")
     images = told.page.parent / "images"
     images.mkdir(exist_ok=True)
     page = told.page.read_text(encoding="utf-8")
-    for name, lines in tables(found).items():
+    for name, lines in tables(found, judged).items():
         page = replace(page, name, lines)
     told.page.write_text(page, encoding="utf-8")
     for name, picture in pictures(found).items():
         picture.save(str(images / f"adds-{name}.svg"))
 
 
-def tables(found: Found, judges: Sequence[Path] = JUDGES) -> dict[str, list[str]]:
+def judges(found: Found, folder: Path) -> Found:
+    """Return what the judges found of the model that the recipes took."""
+    folder = folder if folder.is_dir() else JUDGED
+    files = [folder / f"{name}.json" for name in JUDGES]
+    read = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()}
+    taken = {one["about"]["model"]["fingerprint"] for one in found.values() if "model" in one["about"]}
+    of_others = [name for name, one in read.items() if one["model"]["sha256"][:16] not in taken]
+    if of_others:
+        print(f"left out, as of another model than the recipes': {', '.join(of_others)} in {folder}", file=sys.stderr)
+    return {name: one for name, one in read.items() if name not in of_others}
+
+
+def tables(found: Found, judged: Found) -> dict[str, list[str]]:
     """Return the lines of each table that there are results for."""
-    judged = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in judges if file.exists()}
     tasks = {name: found[name] for name in NAMES if name in found}
     made = {"tasks": task_lines(tasks) if tasks else [], "mixes": mix_lines(tasks) if tasks else []}
     made["efficiency"] = efficiency_lines(efficiency(found))

@@ -192,6 +192,20 @@ def test_senses_by_hand():
     assert answers == [["bank%1:2::"], ["bank%1:1::"], ["bank%1:2::"], [None]]
 
 
+def test_words_that_semcor_lacks_get_the_first_sense_of_wordnet(tmp_path):
+    lines = ["bank%1:2:: 7 1 20", "tree%1:9:: 8 2 3", "tree%1:1:: 9 1 0", "oak%1:1:: 5 1 1", "tree%2:1:: 4 1 0"]
+    (tmp_path / "index.sense").write_text("\n".join(lines) + "\n")
+    system = table_of({"money": [1, 0], "wet": [0.2, 1], "x": [0, 0]})
+    train = [wsd.Sentence(["x", "money"], [use_of(1)])]
+    tests = {"ALL": [wsd.Sentence(["x", "wet"], [use_of(1)]), wsd.Sentence(["x", "wet"], [use_of(1, word="tree")])]}
+    found = wsd.back_off(tmp_path / "index.sense", tests)
+    assert found == {("bank", "1"): ["bank%1:2::"], ("tree", "1"): ["tree%1:1::"]}
+    candidates = found | wsd.by_frequency(train)
+    assert candidates["bank", "1"] == ["bank%1:1::"]  # SemCor knows better
+    assert wsd.judge(system, train, tests, candidates)[0]["ALL"] == 100
+    assert wsd.scores(wsd.first_senses(tests, candidates))["ALL"] == 100
+
+
 def test_several_senses_are_all_right():
     use = wsd.Use(("a", "1"), 0, 1, ("a%1:1::", "a%1:2::"))
     assert wsd.precision_recall([(use, "a%1:2::"), (use, "a%1:3::")]) == (0.5, 0.5)

@@ -40,6 +40,7 @@ import tagging  # noqa: E402
 import trainer  # noqa: E402
 import what_elmo_adds  # noqa: E402
 import word_vectors  # noqa: E402
+import words_in_context  # noqa: E402
 from results import Results  # noqa: E402
 
 WORDS = "the red fox sees a blue fish and one old dog runs home".split()
@@ -289,6 +290,14 @@ def make_squad(folder):
     (folder / "dev-v1.1.json").write_text(json.dumps({"data": articles}))
 
 
+def make_wic(folder):
+    for part in ("train", "dev", "test"):
+        pairs = [(a, b) for a, b in itertools.pairwise(sentences(40))]
+        rows = (f"{a[0]}\tN\t0-{len(b) - 1}\t{' '.join(a)}\t{' '.join(b)}\n" for a, b in pairs)
+        (folder / f"{part}.data.txt").write_text("".join(rows))
+        (folder / f"{part}.gold.txt").write_text("".join("FT"[len(a) % 2] + "\n" for a, _ in pairs))
+
+
 RUNS = {
     "ner": (ner.NER, make_ner),
     "parts of speech": (parts_of_speech.POS, make_pos),
@@ -301,6 +310,7 @@ RUNS = {
     "imdb": (documents.IMDB, make_imdb),
     "entailment": (entailment.ENTAILMENT, make_sick),
     "question answering": (question_answering.ANSWERS, make_squad),
+    "words in context": (words_in_context.WIC, make_wic),
 }
 
 
@@ -349,6 +359,33 @@ def test_tables_and_pictures_of_what_the_recipes_found(model, work, tmp_path, mo
         what_elmo_adds.main()
 
 
+def test_a_pair_of_wic_with_its_places():
+    found = words_in_context._pair(["spring", "N", "1-2", "A spring .", "One `` spring"], "F")
+    assert found == trainer.Example((("A", "spring", "."), ("One", '"', "spring")), words_in_context.Use((1, 2), "F"))
+
+
+def test_a_sense_is_learned_from_the_word_alone(tiny_elmo, tmp_path):
+    """The words at the two places are colours or not; the network finds out whether they are alike."""
+    examples = []
+    for n, (a, b) in enumerate(itertools.pairwise(sentences(240))):
+        places = n % len(a), n % len(b)
+        same = (a[places[0]] in COLOURS) == (b[places[1]] in COLOURS)
+        examples.append(trainer.Example((tuple(a), tuple(b)), words_in_context.Use(places, "FT"[same])))
+    parts = trainer.Parts(examples[:180], examples[180:200], examples[200:])
+    recipe = trainer.Recipe(**{**vars(words_in_context.WIC), "epochs": 8, "updates": 20, "rate": 1e-2})
+    network, _ = trainer.train_network(recipe, parts, trainer.SYSTEMS["no ELMo"], None, seed=1)
+    found = trainer.predict(network, parts.test)
+    assert recipe.measure([one.right for one in parts.test], found) > 0.9
+
+
+def test_judges_of_another_model_are_left_out(tmp_path, capsys):
+    for name, digest in (("wsd", "a" * 64), ("wic", "b" * 64)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"model": {"sha256": digest}, "systems": {}}))
+    found = {"ner": {"about": {"model": {"fingerprint": "a" * 16}}}, "stored-vectors": {"about": {}}}
+    assert list(what_elmo_adds.judges(found, tmp_path)) == ["wsd"]
+    assert "left out, as of another model than the recipes': wic" in capsys.readouterr().err
+
+
 def test_layers_are_told_side_by_side():
     judged = {
         "pos": {"systems": {"ELMo": [{"layer": "1", "upos": 91.26}, {"layer": "2", "upos": 90.0}]}},
@@ -365,13 +402,16 @@ def test_everything_is_one_command(tmp_path):
     python.write_text('#!/bin/sh\nprintf "%s|" "$@" >> "$CALLS"\necho >> "$CALLS"\n')
     python.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "CALLS": str(tmp_path / "calls"), "RESULTS": "r s", "JOBS": "1"}
-    line = ["bash", str(RECIPES / "run-all.sh"), "w x", "--vectors", "v w"]
+    line = ["bash", str(RECIPES / "run-all.sh"), "w x", "--vectors", "v w", "--model", "m n", "--quick"]
     subprocess.run(line, check=True, env=environment, timeout=60)
     *calls, last = (tmp_path / "calls").read_text().splitlines()
     assert last == f"{RECIPES}/what_elmo_adds.py|--results|r s|"
-    assert all(call.endswith("|--work|w x|--results|r s|--vectors|v w|") for call in calls)
+    calls, judges = calls[:-3], calls[-3:]
+    for name, call in zip(("pos", "wsd", "wic"), judges, strict=True):
+        assert call == f"{RECIPES}/../benchmarks/quality/{name}.py|--model|m n|--quick|--out|r s/judges/{name}.json|"
+    assert all(call.endswith("|--work|w x|--results|r s|--vectors|v w|--model|m n|--quick|") for call in calls)
     called = [call.removeprefix(f"{RECIPES}/").split("|--work")[0] for call in calls]
-    assert len(set(called)) == len(called) == 16
+    assert len(set(called)) == len(called) == 17
     assert {f"classification.py|{name}" for name in classification.SOURCES} < set(called)
 
 

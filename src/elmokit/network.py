@@ -342,8 +342,8 @@ class Mix(nn.Module):
         super().__init__()
         if weights is not None and len(weights) != n_layers:
             raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(weights)}")
-        if weights is not None and not (math.isfinite(max(weights)) and all(w == w for w in weights)):
-            raise MismatchError(f"mix weights: expected finite ones, or -inf for layers left out, found {list(weights)}")
+        if weights is not None and not (math.isfinite(max(weights)) and not any(map(math.isnan, weights))):
+            raise MismatchError(f"mix weights: expected numbers, or -inf for a layer left out, found {list(weights)}")
         self.weights = nn.Parameter(torch.zeros(n_layers) if weights is None else torch.tensor(list(weights)).float())
         self.gamma = nn.Parameter(torch.tensor([gamma]))
         self.layer_norm = layer_norm

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,11 +214,11 @@ def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str
     return words
 
 
-def _refuse(sentences: Iterable[Sequence[str]]) -> NoReturn:
+def _refuse(sentences: Iterable[Any]) -> NoReturn:
     """Say what of these sentences is no word; None and NaN are what data frames have for what is missing."""
     for sentence in sentences:
         if not isinstance(sentence, Iterable):
-            raise MismatchError(f"expected a sentence, a list of tokens, found {sentence!r}; leave it out or fill it in")
+            raise MismatchError(f"expected a sentence, a list of tokens, found {sentence!r}; leave it out")
         for place, word in enumerate(sentence):
             if not isinstance(word, str):
                 found = f"{word!r} ({type(word).__name__})"

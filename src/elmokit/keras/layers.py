@@ -146,7 +146,7 @@ class ElmoOutputs(keras.layers.Layer):
         if not isinstance(inputs, Mapping):
             words_BTW = self._packed(inputs)
             return words_BTW, until_last(ops.any(ops.not_equal(words_BTW, 0), axis=-1))
-        if inputs.keys() != {"tokens", "sequence_len"}:
+        if set(inputs) != {"tokens", "sequence_len"}:
             raise MismatchError(f"expected a dict of tokens and sequence_len, found {', '.join(inputs)}")
         words_BTW = self._packed(inputs["tokens"])
         lengths_B1 = ops.reshape(ops.cast(inputs["sequence_len"], "int32"), (-1, 1))
