@@ -184,7 +184,7 @@ def efficiency_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for task, system in dict.fromkeys((row["task"], row["system"]) for row in rows):
         cells = {row["share"]: shown(row["scores"]) for row in rows if (row["task"], row["system"]) == (task, system)}
         lines.append("| " + " | ".join([task, system, *(cells.get(share, "") for share in shares)]) + " |")
-    return lines if rows else []
+    return [*lines, "", shown_picture("efficiency", "Scores against the part of the training data")] if rows else []
 
 
 def robustness_lines(found: Mapping[str, Any]) -> list[str]:
@@ -195,7 +195,7 @@ def robustness_lines(found: Mapping[str, Any]) -> list[str]:
     for system in dict.fromkeys(run["system"] for run in found["runs"]):
         curves = [run["curve"] for run in found["runs"] if run["system"] == system]
         lines.append("| " + " | ".join([system, *(shown([c[share] for c in curves]) for share in shares)]) + " |")
-    return lines
+    return [*lines, "", shown_picture("robustness", "Accuracy against the share of misspelt words")]
 
 
 def layer_lines(judged: Found) -> list[str]:
@@ -215,6 +215,11 @@ def layer_lines(judged: Found) -> list[str]:
 
 
 # ---------------------------------------------------------------- the pictures
+
+
+def shown_picture(name: str, title: str) -> str:
+    """Return the line of a page that shows one of the pictures."""
+    return f"![{title}](images/adds-{name}.svg)"
 
 
 def pictures(found: Found) -> dict[str, Any]:

@@ -353,7 +353,9 @@ def test_tables_and_pictures_of_what_the_recipes_found(model, work, tmp_path, mo
     text = page.read_text()
     assert "| parts of speech, UD English EWT | mix | " in text.split("<!-- efficiency -->")[1]
     assert "| ELMo, word vectors and letters | " in text.split("<!-- robustness -->")[1]
-    assert {file.name for file in (tmp_path / "images").iterdir()} == {"adds-efficiency.svg", "adds-robustness.svg"}
+    pictures = {"adds-efficiency.svg", "adds-robustness.svg"}
+    assert {file.name for file in (tmp_path / "images").iterdir()} == pictures
+    assert all(f"](images/{picture})" in text for picture in pictures)
     monkeypatch.setattr(sys, "argv", ["x", *results])
     with pytest.raises(SystemExit, match="do not go into"):
         what_elmo_adds.main()
