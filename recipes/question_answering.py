@@ -4,7 +4,7 @@
     python recipes/question_answering.py --work work/ --data squad/
 
 A folder with train-v1.1.json and dev-v1.1.json is used as the paper does. With the dev part alone, its 48 articles are
-split: 32 to learn from, 8 for development, 8 to test. Passage and question are read by a biLSTM, each looks for its
+split: 32 to learn from, every second question of each, 8 for development, 8 to test. Passage and question are read by a biLSTM, each looks for its
 like in the other (Seo et al. 2017), a second biLSTM reads what was found, and two linear layers point at start and end.
 """
 
@@ -93,7 +93,7 @@ def read(folder: Path) -> Parts:
         articles = _articles(train[0])
         parts = ([a for n, a in enumerate(articles) if n % 20], articles[::20], test)
     else:
-        parts = ([a for n, a in enumerate(test) if n % 6 > 1], test[1::6], test[::6])
+        parts = ([a[::2] for n, a in enumerate(test) if n % 6 > 1], test[1::6], test[::6])
     return Parts(*([one for article in part for one in article] for part in parts))
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every recipe on every data set that is here, and writes docs/what-elmo-adds.md from what came out.
+# Runs the recipes on the data sets that are here, and writes docs/what-elmo-adds.md from what came out. That takes hours;
+# with --seeds 1 a third of them, and another call with --seeds 3 adds the other two seeds to what is there.
 #   run-all.sh WORK [OPTION...]     options go to all recipes: --model MODEL, --vectors FILE, --seeds N, --quick
 # The layer test is that of benchmarks/quality, with the same --model and --quick; MODEL and FILE are paths or names.
 # A result that is in RESULTS (default recipes/results) is not computed again, so a run that was stopped goes on.
@@ -32,7 +33,7 @@ judge() { # pos, wsd or wic: what each layer knows
   "$python" "$here/../benchmarks/quality/$1.py" "${of_judges[@]}" --out "$out" >/dev/null
 }
 printf '%s\n' question_answering.py parts_of_speech.py ner.py chunking.py entailment.py documents.py stored_vectors.py words_in_context.py \
-  "classification.py "{trec,sst-5,sst-2,mr,subj,sms,hate} | run "$@"
+  "classification.py "{trec,sst-5,sst-2,sms,hate} | run "$@"
 printf '%s\n' robustness.py sample_efficiency.py | run "$@" # these take what the others have computed already
 for name in pos wsd wic; do judge "$name" "$@"; done
 "$python" "$here/what_elmo_adds.py" --results "$results" ${PAGE:+--page "$PAGE"}

@@ -413,8 +413,9 @@ def test_everything_is_one_command(tmp_path):
         assert call == f"{RECIPES}/../benchmarks/quality/{name}.py|--model|m n|--quick|--out|r s/judges/{name}.json|"
     assert all(call.endswith("|--work|w x|--results|r s|--vectors|v w|--model|m n|--quick|") for call in calls)
     called = [call.removeprefix(f"{RECIPES}/").split("|--work")[0] for call in calls]
-    assert len(set(called)) == len(called) == 17
-    assert {f"classification.py|{name}" for name in classification.SOURCES} < set(called)
+    assert len(set(called)) == len(called) == 15
+    sets = {call.split("|")[1] for call in called if call.startswith("classification.py")}
+    assert sets == set(classification.SOURCES) - {"mr", "subj"}  # left out, for time
 
 
 @given(st.lists(st.sampled_from(["Red", "fish", "fox"]), min_size=1, max_size=9), st.integers(0, 99), st.data())
