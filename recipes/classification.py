@@ -4,8 +4,8 @@
 
 The data set is one of sst-5, sst-2, trec, mr, subj, sms and hate. The network: a biLSTM, maximum and mean of what it
 says of the words, one hidden layer. SST is learned from whole sentences only, not from the labelled phrases in them;
-MR, SUBJ, SMS and the offensive tweets, of which every second one is taken, come without a test part and are cut in parts
-that are always alike.
+MR, SUBJ, SMS and the offensive tweets, of which every second one is taken, come without a test part and are cut in
+parts that are always alike.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def read_sms(folder: Path) -> Parts:
 def read_hate(folder: Path) -> Parts:
     """Read tweets: 0 hate speech, 1 offensive language, 2 neither."""
     with find(folder, "labeled_data.csv").open(encoding="utf-8", newline="") as file:
-        found = [(split_raw(html.unescape(row["tweet"])), row["class"]) for row in islice(csv.DictReader(file), 0, None, 2)]
+        rows = islice(csv.DictReader(file), 0, None, 2)
+        found = [(split_raw(html.unescape(row["tweet"])), row["class"]) for row in rows]
     return in_parts([labelled(words, label) for words, label in found if words])
 
 

@@ -4,8 +4,9 @@
     python recipes/question_answering.py --work work/ --data squad/
 
 A folder with train-v1.1.json and dev-v1.1.json is used as the paper does. With the dev part alone, its 48 articles are
-split: 32 to learn from, every second question of each, 8 for development, 8 to test. Passage and question are read by a biLSTM, each looks for its
-like in the other (Seo et al. 2017), a second biLSTM reads what was found, and two linear layers point at start and end.
+split: 32 to learn from, every second question of each, 8 for development, 8 to test. Passage and question are read by a
+biLSTM, each looks for its like in the other (Seo et al. 2017), a second biLSTM reads what was found, and two linear
+layers point at start and end.
 """
 
 from __future__ import annotations
