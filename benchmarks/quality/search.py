@@ -28,8 +28,9 @@ from judging import percent
 from numpy.typing import NDArray
 
 from elmokit import Elmo, load
-from elmokit.search import POOLS, Index, Settings
+from elmokit.search import POOLS, Hit, Index, Settings
 from elmokit.search.pooling import Pooling
+from elmokit.search.rows import fuse
 from elmokit.search.vectors import embedded, fitted
 
 DEPTH = 100
@@ -108,16 +109,17 @@ def indexed(elmo: Elmo, judged: Collection) -> list[dict[str, Any]]:
     ):
         index.add("documents", judged.documents)
         index.optimize()
+        asked = [[token for sentence in question for token in sentence] for question in judged.questions]
+        near, full = ([index.search(a, count=DEPTH, by=by, exact=True) for a in asked] for by in ("vector", "text"))
+        both = [fuse(list(pair), DEPTH) for pair in zip(near, full, strict=True)]  # as `Index.search` does
         at = {"layer": index.settings.layers, "pool": index.settings.pool}
-        return [
-            {**at, "by": by, **scores(ranking(index, judged, by), judged.gains)} for by in ("vector", "text", "both")
-        ]
+        ways = zip(("vector", "text", "both"), (near, full, both), strict=True)
+        return [{**at, "by": by, **scores(numbers(found), judged.gains)} for by, found in ways]
 
 
-def ranking(index: Index, judged: Collection, by: Any) -> list[list[int]]:
-    """Return the numbers of the documents that are found for each question."""
-    asked = ([token for sentence in question for token in sentence] for question in judged.questions)
-    return [[hit.line - 1 for hit in index.search(tokens, count=DEPTH, by=by, exact=True)] for tokens in asked]
+def numbers(found: Sequence[Sequence[Hit]]) -> list[list[int]]:
+    """Return the numbers of the documents that were found."""
+    return [[hit.line - 1 for hit in hits] for hits in found]
 
 
 # ---------------------------------------------------------------- scores

@@ -128,7 +128,7 @@ class LanceStore:
             ) from error
 
     def _columns(self) -> list[str]:
-        return [name for name in self._table.schema.names if name not in ("digest", "vector")]
+        return [*OWN_FIELDS, *(self.settings or {})["fields"]]
 
 
 def _check_folder(address: str) -> None:
