@@ -2,11 +2,11 @@
 
     python benchmarks/serve.py --text TEXT
 
-Every round runs, one after the other: `Elmo.embed` over the text in this process, `elmo serve` and `serve_naive.py`
-with each number of clients and of sentences a request. So a busy spell of the machine falls on all of them. The load
-comes from wrk (apt install wrk), in a process of its own; each client sends its next request when it has its answer.
-All compute with one thread; vectors are means over words, sent in base64. Processor time is that of the server:
-what it takes for a token does not depend on how busy the machine is.
+Every round runs, one after the other: `elmo serve` and `serve_naive.py` with each number of clients and of sentences
+a request, and before and after each of them `Elmo.embed` over the text in this process, with which it is compared, so
+that a busy spell of the machine falls on both. The load comes from wrk (apt install wrk), in a process of its own; each
+client sends its next request when it has its answer. All compute with one thread; vectors are means over words, sent in
+base64. Processor time is that of the server.
 """
 
 from __future__ import annotations
@@ -126,11 +126,16 @@ def one_round(
     tokens: dict[int, list[int]],
     folder: Path,
 ) -> Iterator[tuple[str, dict[str, float]]]:
+    before = offline(elmo, sentences, words)
     for clients, size in arguments.loads:
-        yield "offline", offline(elmo, sentences, words)
         for name, process in processes.items():
             found = load(PORTS[name], clients, arguments.seconds, folder, f"{size}.jsonl", process, tokens[size])
+            after = offline(elmo, sentences, words)
+            yield "offline", after
+            for key in ("tokens_per_s", "tokens_per_cpu_s"):
+                found[f"{key}_of_offline"] = found[key] / statistics.mean((before[key], after[key]))
             yield f"{name}, {clients} clients, {size} sentences", found
+            before = after
 
 
 def offline(elmo: elmokit.Elmo, sentences: list[list[str]], words: WordVectors) -> dict[str, float]:
@@ -215,13 +220,10 @@ def until_it_listens(port: int) -> None:
 
 
 def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Return the median of every figure, and its ratio to offline embedding."""
+    """Return the median of every figure."""
     found = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in rounds.items()
     }
-    for figures in found.values():
-        for key in ("tokens_per_s", "tokens_per_cpu_s"):
-            figures[f"{key}_of_offline"] = figures[key] / found["offline"][key]
     return {name: {key: round(value, 3) for key, value in figures.items()} for name, figures in found.items()}
 
 

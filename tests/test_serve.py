@@ -146,10 +146,10 @@ def test_a_hundred_clients_get_what_each_gets_alone(tiny):
 
     async def all_at_once(address):
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=str(address), timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=str(address), timeout=300, limits=limits) as client:
             return await asyncio.gather(*(client.post("/embed", json=request) for request in requests))
 
-    with served(tiny) as address:
+    with served(tiny, settings=Settings(timeout=300)) as address:
         together = asyncio.run(all_at_once(address))
         assert metric(address, "elmo_batch_sentences_count") < 100  # they were computed together
         assert metric(address, "elmo_queue_tokens") == 0

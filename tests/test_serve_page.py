@@ -2,17 +2,17 @@
 
 import os
 import re
-import shutil
 
 import numpy as np
 import pytest
 
+from browser import find
 from elmokit.serve import Settings
 from serving import KEY, make_hosted, served
 
 playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = os.environ.get("ELMOKIT_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium is here; ELMOKIT_BROWSER may name one")
+BROWSER = find()
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium is here")
 
 SENTENCES = [["the", "cat", "sat", "."], ["it", "purred", "."], ["the", "dog", "sat", "on", "the", "mat", "."]]
 TEXT = "\n".join(" ".join(sentence) for sentence in SENTENCES)

@@ -253,13 +253,13 @@ def test_ten_thousand_idle_connections_do_not_stop_others(tiny):
 # ---------------------------------------------------------------- fuzzing
 
 
-def fuzzed(address, tmp_path, examples):
+def fuzzed(address, tmp_path, examples, phases):
     """Run schemathesis' own command against the server; return its report."""
     (tmp_path / "schemathesis.toml").write_text("")
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(tmp_path / "schemathesis.toml"),
         "run", f"{address}/openapi.json", "--max-examples", str(examples), "--seed", "1", "--no-color",
-        "--generation-deterministic", "--checks", "all",
+        "--generation-deterministic", "--phases", phases, "--checks", "all",
         "--exclude-checks", "positive_data_acceptance,unsupported_method",
     ]  # fmt: skip
     return subprocess.run(
@@ -271,7 +271,7 @@ def fuzzed(address, tmp_path, examples):
 def test_the_fuzzer_finds_nothing(tiny, tmp_path):
     """Every operation of the server's own OpenAPI document, with what fits it and what does not."""
     with served(tiny) as address:
-        done = fuzzed(address, tmp_path, 10)
+        done = fuzzed(address, tmp_path, 5, "coverage,fuzzing")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert re.search(r"Selected: (\d+)/\1\n\s+Tested: \1\n", done.stdout)
 
@@ -279,5 +279,5 @@ def test_the_fuzzer_finds_nothing(tiny, tmp_path):
 @pytest.mark.slow
 def test_the_fuzzer_finds_nothing_for_long(tiny, tmp_path):
     with served(tiny) as address:
-        done = fuzzed(address, tmp_path, 300)
+        done = fuzzed(address, tmp_path, 300, "coverage,fuzzing,stateful")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
