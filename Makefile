@@ -1,5 +1,6 @@
 # make demo    install, embed examples/sentences.txt, show which uses of "cell" are alike
 # make test    install the built wheel, then lint, type check and run the tests against it
+# make docs    build the documentation site, with warnings as errors
 # make help    the other targets
 #
 # PYTHON names the interpreter (3.10 or newer), VENV the environment that is made from it, PYTEST_ARGS adds to pytest's
@@ -16,7 +17,7 @@ SOURCES := $(shell find src -type f ! -name '*.pyc')
 # A caller's PYTHONPATH could put another copy of the package before the installed one.
 unexport PYTHONPATH
 
-.PHONY: help demo gallery test lint format wheel train-bundled clean
+.PHONY: help demo gallery test lint format wheel docs train-bundled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo "make gallery        draw the pictures of docs/gallery.md"
 	@echo "make lint           ruff and mypy only"
 	@echo "make format         let ruff mend style and layout"
+	@echo "make docs           build the documentation site into build/site; warnings are errors"
 	@echo "make wheel          build the wheel into dist/"
 	@echo "make train-bundled  train the bundled English model anew (needs the corpora; hours)"
 	@echo "make clean          remove the environment, builds and caches"
@@ -69,6 +71,9 @@ $(VENV)/.browser: $(VENV)/.test
 	  } >$(VENV)/browser.log 2>&1 || echo "no Chromium can be installed here (see $(VENV)/browser.log)"
 	@touch $@
 
+$(VENV)/.docs: dist/.made
+	$(call install,[docs])
+
 # ---- the work
 
 demo: $(VENV)/.installed
@@ -91,6 +96,12 @@ format: $(VENV)/.test
 
 gallery: $(VENV)/.browser
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/gallery.sh
+
+docs: $(VENV)/.docs
+	$(BIN)/python tools/commands.py > docs/commands.md
+	$(BIN)/python tools/pages.py build/pages
+	$(BIN)/zensical build --strict --clean
+	@echo "the site is build/site/index.html"
 
 wheel: dist/.made
 	@ls -l dist/*.whl

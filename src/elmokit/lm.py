@@ -1,8 +1,8 @@
 """A model with its softmax head as a language model: perplexity, surprisal, substitutes. All probabilities are exact.
 
-The forward direction reads <S> w1..wn and predicts w1..wn </S>, the backward one reads </S> wn..w1 and predicts
-wn..w1 <S>, each from the top layer, as in training (formats.md 3.12). A word that the head does not know is predicted
-as <UNK> and read as it is spelled.
+The forward direction reads `<S>` w1..wn and predicts w1..wn `</S>`, the backward one reads `</S>` wn..w1 and predicts
+wn..w1 `<S>`, each from the top layer, as in training (formats.md 3.12). A word that the head does not know is predicted
+as `<UNK>` and read as it is spelled.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WINDOW = 512
 class Scores:
     """Log-probabilities (nats) of one sentence of n tokens, in reading order.
 
-    forward (n + 1,): of w1..wn and </S>, each given what stands before; backward (n + 1,): of <S> and w1..wn, each
+    forward (n + 1,): of w1..wn and `</S>`, each given what stands before; backward (n + 1,): of `<S>` and w1..wn, each
     given what follows; unknown: how many of the tokens the head does not know.
     """
 
@@ -135,7 +135,8 @@ class LanguageModel:
     ) -> list[Substitute]:
         """Return the k likeliest words for a place (0-based) of a sentence, likeliest first.
 
-        The word that stands there is not read, and may be among them; <S>, </S> and <UNK> are not. See `together`.
+        The word that stands there is not read, and may be among them; `<S>`, `</S>` and `<UNK>` are not. See
+        `together`.
         """
         return next(self.substitutes_at(sentence, [place], k, state=state))
 

@@ -220,10 +220,10 @@ class Elmo:
         return warmed
 
     def cached(self, words: Iterable[str]) -> Elmo:
-        """Return a model that looks these words up in place of spelling them; others count as <UNK>.
+        """Return a model that looks these words up in place of spelling them; others count as `<UNK>`.
 
-        The sentence marks and <UNK> are put first where `words` lacks them. Embedding text of such words gives the same
-        vectors. A softmax head is left out: its words are others. Raises `MismatchError` for a model that has no
+        The sentence marks and `<UNK>` are put first where `words` lacks them. Embedding text of such words gives the
+        same vectors. A softmax head is left out: its words are others. Raises `MismatchError` for a model that has no
         characters to spell with.
         """
         if self.config.char_cnn is None:
