@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import commands
+import figures
 import pages
 import pytest
 
@@ -23,6 +24,12 @@ FENCED_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_the_reference_of_the_command_line_is_current():
     """`python tools/commands.py > docs/commands.md` writes it anew."""
     assert (ROOT / "docs" / "commands.md").read_text("utf-8") == commands.render()
+
+
+@pytest.mark.parametrize("name", figures.PICTURES)
+def test_drawn_pictures_are_current(name):
+    """`python tools/figures.py` draws them anew."""
+    assert (figures.IMAGES / name).read_text("utf-8") == figures.PICTURES[name]()
 
 
 @pytest.mark.parametrize("page", DOCS)
