@@ -4,11 +4,11 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-import installed
 import pytest
-import reproducible
 
 import elmokit
+import installed
+import reproducible
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
 

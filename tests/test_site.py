@@ -8,12 +8,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import commands
-import figures
-import pages
 import pytest
 
+import commands
 import elmokit
+import figures
+import pages
 
 ROOT = Path(__file__).parents[1]
 CONFIG = (ROOT / "mkdocs.yml").read_text("utf-8")
