@@ -64,7 +64,7 @@ def torch(session: nox.Session, torch: str) -> None:
     install(session, torch=torch)
     session.run("python", "tools/installed.py")
     session.install("-c", str(CONSTRAINTS), "pytest", "hypothesis")
-    modules = ["network", "model", "nn", "lm", "train"]
+    modules = ["network", "model", "lm", "train"]
     session.run("python", "-m", "pytest", *(f"tests/test_{name}.py" for name in modules), *session.posargs)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect, expect_count
 from elmokit.kernels import Weights, affine, lstmp, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
@@ -339,6 +339,7 @@ class Mix(nn.Module):
         self, n_layers: int, weights: Sequence[float] | None = None, *, gamma: float = 1.0, layer_norm: bool = False
     ) -> None:
         super().__init__()
+        expect_count(n_layers, "n_layers")
         if weights is not None and len(weights) != n_layers:
             raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(weights)}")
         self.weights = nn.Parameter(torch.zeros(n_layers) if weights is None else torch.tensor(list(weights)).float())
@@ -349,6 +350,12 @@ class Mix(nn.Module):
         """Mix layers of one shape (..., D); `mask` (...) bool or 0/1 says which places count for the layer norm."""
         if len(layers) != len(self.weights):
             raise MismatchError(f"expected {len(self.weights)} layers to mix, found {len(layers)}")
+        for layer in layers:
+            expect(Tensor, layer, "layers", "tensors")
+        shapes = {tuple(layer.shape) for layer in layers}
+        if len(shapes) > 1 or (mask is not None and mask.shape != layers[0].shape[:-1]):
+            shown = f"{sorted(shapes)}" + (f" with a mask of {tuple(mask.shape)}" if mask is not None else "")
+            raise MismatchError(f"expected layers of one shape (..., D), and a mask (...), found {shown}")
         if self.layer_norm:
             layers = [_layer_norm(layer, mask) for layer in layers]
         weights = torch.softmax(self.weights, dim=0)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect
 from elmokit.model import Elmo, Layers, Sentence
+from elmokit.text import check_sentence
 
 
 class Neighbour(NamedTuple):
@@ -35,7 +36,11 @@ class WordsInContext:
             raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
         self._elmo = elmo
         self._layers: Layers = layers
-        self.sentences = [list(sentence) for sentence in sentences]
+        expect(Iterable, sentences, "sentences", "lists of tokens")
+        given = [*sentences]
+        for number, sentence in enumerate(given):
+            check_sentence(sentence, number)
+        self.sentences = [list(sentence) for sentence in given]
         if not any(self.sentences):
             raise MismatchError("expected sentences with words to search in, found none")
         self._places = [(s, p) for s, sentence in enumerate(self.sentences) for p in range(len(sentence))]
@@ -50,6 +55,8 @@ class WordsInContext:
         Where the sentence is one of those searched in, the word itself is left out. Raises `MismatchError` for a place
         that is not there.
         """
+        check_sentence(sentence, 0)
+        expect(int, topn, "topn", "a whole number")
         sentence = list(sentence)
         if not -len(sentence) <= place < len(sentence):
             raise MismatchError(f"the sentence has {len(sentence)} words, counted from 0; there is no word {place}")

@@ -5,7 +5,7 @@ Axes: U distinct words of a batch, B sentences, T places, C symbols of a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError
+from elmokit.errors import FormatError, MismatchError, expect
 
 BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 
@@ -198,6 +198,18 @@ def make_batch(sentences: Sequence[Sequence[str]], speller: Speller) -> Batch:
     words = distinct_words(sentences, speller.marks)
     index = {word: number for number, word in enumerate(words)}
     return Batch(speller.spell(words), *places(sentences, speller.marks, index))
+
+
+def check_sentence(sentence: object, number: int) -> None:
+    """Raise `MismatchError` for what is no list of tokens, naming the sentence by its number."""
+    if isinstance(sentence, str):
+        found = f"the string {sentence[:40]!r}"
+        raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
+    if not isinstance(sentence, Sized) or not isinstance(sentence, Iterable):
+        raise MismatchError(f"sentence {number}: expected a list of tokens, found {type(sentence).__name__}")
+    for token in sentence:
+        if not isinstance(token, str):  # asked here: this is done for every token
+            expect(str, token, f"sentence {number}", "tokens that are strings")
 
 
 def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str]:
