@@ -18,8 +18,8 @@ What every command says with `--help`, written by `python tools/commands.py > do
 hub repository `user/name`, a [published name](models.md), or `bundled`. Every text is one tokenised sentence a line
 where nothing else is said.
 
-The exit code is 0 when all is done, 1 for an error told in one sentence (`elmo --debug COMMAND` shows the whole trace),
-2 for wrong usage, 130 when interrupted.
+The exit code is 0 when all is done, 1 for an error told in one sentence (`--debug` before the command shows the whole
+trace), 2 for wrong usage, 130 when interrupted.
 """
 
 
