@@ -1,7 +1,7 @@
 """A model with its softmax head as a language model: perplexity, surprisal, substitutes. All probabilities are exact.
 
 The forward direction reads `<S>` w1..wn and predicts w1..wn `</S>`, the backward one reads `</S>` wn..w1 and predicts
-wn..w1 `<S>`, each from the top layer, as in training (formats.md 3.12). A word that the head does not know is predicted
+wn..w1 `<S>`, each from the top layer, as in training. A word that the head does not know is predicted
 as `<UNK>` and read as it is spelled.
 """
 
@@ -181,7 +181,7 @@ class LanguageModel:
 
         If what stands before and what follows were independent given the word, that would be the product of what both
         directions say, divided by the word's frequency, which otherwise counts twice. The frequency is the log-uniform
-        one that the sampled softmax supposes (formats.md 3.12): vocabularies are sorted by it.
+        one that the sampled softmax supposes: vocabularies are sorted by it.
         """
         rank_V = torch.arange(len(self.vocabulary), dtype=forward_V.dtype)
         frequency_V = torch.log((rank_V + 2) / (rank_V + 1))

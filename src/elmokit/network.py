@@ -1,7 +1,7 @@
 """The network of ELMo, whole: character CNN, bidirectional LSTM with projections and clips, mix of layers.
 
 Peters et al. 2018, "Deep contextualized word representations", sections 3.1 to 3.4, as bilm-tf trained it and AllenNLP
-runs it (formats.md 3.3). `tests/reference.py` says the same in NumPy.
+runs it. `tests/reference.py` says the same in NumPy.
 
 Axes: U distinct words of a batch, C characters of a word, E character width, N filters, B sentences, T places,
 Z directions (0 forward, 1 backward), P projection, D cells, G = 4D gates in the order i, j, f, o, L layers, where

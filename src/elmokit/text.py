@@ -18,7 +18,7 @@ from elmokit.errors import FormatError, MismatchError, expect
 
 BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 
-# Character ids of the AllenNLP family, without the +1 that its files count for a padding row (formats.md 3.4).
+# Character ids of the AllenNLP family, without the +1 that its files count for a padding row.
 BEGIN_SENTENCE_ID, END_SENTENCE_ID, BEGIN_WORD_ID, END_WORD_ID, PAD_ID = 256, 257, 258, 259, 260
 N_CHARACTERS = 261
 
