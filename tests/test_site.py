@@ -39,8 +39,8 @@ def test_every_page_is_in_the_menu_once(page):
 
 
 def imported_in_examples():
-    """module.name for all that the pages import from elmokit."""
-    for page in DOCS:
+    """module.name for all that the pages for users import from elmokit."""
+    for page in {*DOCS} - {"docs/extending.md"}:
         for code in FENCED_PYTHON.findall((ROOT / page).read_text("utf-8")):
             for node in ast.walk(ast.parse(code)):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("elmokit"):

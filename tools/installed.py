@@ -130,6 +130,37 @@ def plot(elmo: elmokit.Elmo, folder: Path) -> None:
     check((folder / "curve.svg").read_text("utf-8").startswith("<svg"), "there is no curve")
 
 
+def search(elmo: elmokit.Elmo, folder: Path) -> None:
+    from elmokit.search import Index
+
+    with Index.create(str(folder / "index"), elmo) as index:
+        index.update("text", SENTENCES)
+        check(index.count() == len(SENTENCES), "the index holds other rows")
+
+
+def postgres(elmo: elmokit.Elmo, folder: Path) -> None:
+    from elmokit.search import Index
+
+    try:
+        Index.create("postgresql://nobody@127.0.0.1:9/nothing", elmo)
+    except elmokit.MissingExtra:
+        raise
+    except elmokit.ElmoError as error:  # no server is there, and that is what it says
+        check("127.0.0.1" in str(error), f"without a server: {error}")
+
+
+def serve(elmo: elmokit.Elmo, folder: Path) -> None:
+    from elmokit.serve import Hosted, Settings, make_app
+
+    check(callable(make_app([Hosted("bundled", elmo)], Settings())), "there is no application to serve")
+
+
+def tracing(elmo: elmokit.Elmo, folder: Path) -> None:
+    from elmokit.serve.tracing import traced
+
+    check(callable(traced(lambda *_: None)), "there is no application that is traced")
+
+
 def gensim(elmo: elmokit.Elmo, folder: Path) -> None:
     import numpy as np
     from gensim.models import KeyedVectors
@@ -149,12 +180,20 @@ USES: dict[str, Callable[[elmokit.Elmo, Path], None]] = {
     "keras": keras,
     "onnx": onnx,
     "plot": plot,
+    "postgres": postgres,
     "ray": ray,
+    "search": search,
     "sentence-transformers": sentence_transformers,
+    "serve": serve,
     "sklearn": sklearn,
     "spacy": spacy,
+    "tracing": tracing,
     "train": train,
 }
+
+
+# What is missing first where nothing is there: traces are of the server.
+NAMED = {"tracing": "serve"}
 
 
 def missing(extra: str, elmo: elmokit.Elmo, folder: Path) -> None:
@@ -162,7 +201,8 @@ def missing(extra: str, elmo: elmokit.Elmo, folder: Path) -> None:
     try:
         USES[extra](elmo, folder)
     except elmokit.MissingExtra as error:
-        check(f"pip install 'elmokit[{extra}]'" in str(error), f"without {extra}: {error}")
+        wanted = f"pip install 'elmokit[{NAMED.get(extra, extra)}]'"
+        check(wanted in str(error), f"without {extra}: {error}")
     else:
         check(False, f"{extra} is not missing; is this the base install?")
 

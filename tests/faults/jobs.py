@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ class Job:
     begin: from a folder with text.txt and model/ to the arguments of a first run that writes `out`; again: those of
     one that goes on; working: a file or folder that is there from when the work begins, where there is something to go
     on with; halfway: a file that is there from when some of the work is safe; result: what an output holds, equal for
-    equal outputs, or an error where it is not whole; grows: the output is there before the end, whole each time it is
-    replaced, as the best model so far.
+    equal outputs, or an error where it is not whole; sound: for an output that is there before the end and gets better,
+    fails where it cannot be used as it stands.
     """
 
     out: str
@@ -43,7 +44,7 @@ class Job:
     working: Callable[[Path], Path]
     halfway: Callable[[Path], Path]
     result: Callable[[Path], object]
-    grows: bool = False
+    sound: Callable[[Path], object] | None = None
 
 
 def _embed(*options: str) -> Callable[[Path, Path], list[str]]:
@@ -76,6 +77,28 @@ def _partial(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
+def _index(here: Path, out: Path) -> list[str]:
+    return ["index", str(here / "text.txt"), str(out), "--model", str(here / "model"), "--threads", "1"]
+
+
+def _version(out: Path, number: int) -> Path:
+    """The file that LanceDB writes with this version of a table: one for each commit."""
+    return out / "elmo.lance" / "_versions" / f"{2**64 - 1 - number}.manifest"
+
+
+def _rows(out: Path) -> object:
+    """The rows of an index, each there once, with their vectors."""
+    import lancedb
+
+    if "elmo" not in lancedb.connect(out).table_names():
+        return []
+    table = lancedb.connect(out).open_table("elmo").to_arrow()
+    rows = zip(table["line"].to_pylist(), table["text"].to_pylist(), table["vector"].to_pylist(), strict=True)
+    found = sorted(rows)
+    assert len({line for line, *_ in found}) == len(found)
+    return found
+
+
 def _third_segment(out: Path) -> Path:
     return _partial(out) / f"segment-000002{out.suffix}"
 
@@ -97,9 +120,15 @@ JOBS = {
         lambda out: out / "training" / "settings.json",
         lambda out: out / "model.safetensors",
         _weights,
-        grows=True,
+        sound=lambda out: load(out) if (out / "model.safetensors").exists() else None,
     ),
 }
+if find_spec("lancedb"):
+    JOBS["index"] = Job(
+        "index", _index, _index, lambda out: out / "elmo.lance", lambda out: _version(out, 12), _rows, sound=_rows
+    )
+# Those whose files are ours: what a database makes of a file that was cut is its own matter.
+OF_FILES = [name for name in JOBS if name != "index"]
 
 
 def furnish(here: Path) -> None:
@@ -147,6 +176,10 @@ def _command(arguments: list[str], errors: str, surroundings: dict[str, Path]) -
     if surroundings:
         catalog.CATALOG = surroundings["catalog"]
         os.environ |= {"ELMOKIT_CACHE": str(surroundings["cache"]), "no_proxy": "127.0.0.1"}
+    if arguments[0] == "index":
+        from elmokit.search import texts
+
+        texts._COMMIT = 40  # so that there is a middle
     sys.argv = ["elmo", *arguments]
     with open(os.devnull, "w") as sys.stdout, open(errors, "w", encoding="utf-8", buffering=1) as sys.stderr:
         cli.main()
@@ -180,9 +213,8 @@ def go_on(job: Job, here: Path, out: Path) -> list[str]:
 
 def check_what_stands(job: Job, out: Path, expected: object) -> None:
     """Whatever has the output's name is whole."""
-    if job.grows:
-        if (out / "model.safetensors").exists():
-            job.result(out)
+    if job.sound:
+        job.sound(out)
     elif out.exists():
         assert job.result(out) == expected
 
