@@ -113,21 +113,26 @@ def spacy(elmo: elmokit.Elmo, folder: Path) -> None:
 
 
 def train(elmo: elmokit.Elmo, folder: Path) -> None:
-    from elmokit.train.report import Board
+    from elmokit.train.report import Board, draw_curve
 
     board = Board(folder / "events")
     board.add(1, loss=2.0)
     board.close()
     check(any((folder / "events").iterdir()), "there are no event files")
-
-
-def plot(elmo: elmokit.Elmo, folder: Path) -> None:
-    from elmokit.train.report import draw_curve
-
     log = folder / "log.jsonl"
     log.write_text('{"places": 10, "loss": 3.0}\n{"places": 20, "loss": 2.0}\n', "utf-8")
     draw_curve(log, folder / "curve.svg")
     check((folder / "curve.svg").read_text("utf-8").startswith("<svg"), "there is no curve")
+
+
+def plot(elmo: elmokit.Elmo, folder: Path) -> None:
+    from elmokit import plot
+    from elmokit.labelled import LabelledText
+
+    text = LabelledText([["a", "cell", str(n)] for n in range(12)])
+    drawn = plot.make_map(elmo, text, words=["cell"], method="pca", progress=False)
+    for ending in plot.ENDINGS:
+        plot.write(drawn, folder / f"map{ending}")
 
 
 def search(elmo: elmokit.Elmo, folder: Path) -> None:
@@ -146,7 +151,7 @@ def postgres(elmo: elmokit.Elmo, folder: Path) -> None:
     except elmokit.MissingExtra:
         raise
     except elmokit.ElmoError as error:  # no server is there, and that is what it says
-        check("127.0.0.1" in str(error), f"without a server: {error}")
+        check("cannot be reached" in str(error), f"without a server: {error}")
 
 
 def serve(elmo: elmokit.Elmo, folder: Path) -> None:
