@@ -1,5 +1,7 @@
 # make demo    install, embed examples/sentences.txt, show which uses of "cell" are alike
 # make test    install the built wheel, then lint, type check and run the tests against it
+# make docs    build the documentation site, with warnings as errors
+# make test-all  the sessions of noxfile.py: other Pythons and versions of torch, each extra alone
 # make help    the other targets
 #
 # PYTHON names the interpreter (3.10 or newer), VENV the environment that is made from it, PYTEST_ARGS adds to pytest's
@@ -9,6 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 OUT ?= runs/bundled-en
+NOX_ARGS ?=
 
 BIN = $(VENV)/bin
 SOURCES := $(shell find src -type f ! -name '*.pyc')
@@ -16,7 +19,7 @@ SOURCES := $(shell find src -type f ! -name '*.pyc')
 # A caller's PYTHONPATH could put another copy of the package before the installed one.
 unexport PYTHONPATH
 
-.PHONY: help demo gallery test lint format wheel train-bundled clean
+.PHONY: help demo gallery test lint format wheel docs test-all pages reproducible sbom train-bundled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +28,11 @@ help:
 	@echo "make gallery        draw the pictures of docs/gallery.md"
 	@echo "make lint           ruff and mypy only"
 	@echo "make format         let ruff mend style and layout"
+	@echo "make docs           build the documentation site into build/site; warnings are errors"
+	@echo "make pages          write anew the pages that are made from the code: commands, licences, pictures"
+	@echo "make test-all       other Pythons, other versions of torch, each extra alone, as far as they are here"
+	@echo "make reproducible   build wheel and sdist twice and compare them"
+	@echo "make sbom           list what the base install consists of, in build/sbom.json"
 	@echo "make wheel          build the wheel into dist/"
 	@echo "make train-bundled  train the bundled English model anew (needs the corpora; hours)"
 	@echo "make clean          remove the environment, builds and caches"
@@ -69,6 +77,13 @@ $(VENV)/.browser: $(VENV)/.test
 	  } >$(VENV)/browser.log 2>&1 || echo "no Chromium can be installed here (see $(VENV)/browser.log)"
 	@touch $@
 
+$(VENV)/.nox: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt nox cyclonedx-bom
+	@touch $@
+
+$(VENV)/.docs: dist/.made
+	$(call install,[docs])
+
 # ---- the work
 
 demo: $(VENV)/.installed
@@ -91,6 +106,26 @@ format: $(VENV)/.test
 
 gallery: $(VENV)/.browser
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/gallery.sh
+
+docs: $(VENV)/.docs
+	$(BIN)/python tools/pages.py build/pages
+	$(BIN)/zensical build --strict --clean
+	@echo "the site is build/site/index.html"
+
+pages: $(VENV)/.test
+	$(BIN)/python tools/commands.py > docs/commands.md
+	$(BIN)/python tools/licences.py > docs/licences.md
+	$(BIN)/python tools/figures.py
+
+# One wheel for all sessions. Arguments for nox: make test-all NOX_ARGS="-s base-3.12"
+test-all: dist/.made $(VENV)/.nox
+	$(BIN)/nox --envdir build/nox $(NOX_ARGS)
+
+sbom: dist/.made $(VENV)/.nox
+	$(BIN)/nox --envdir build/nox -s sbom
+
+reproducible: $(VENV)/.made
+	$(BIN)/python tools/reproducible.py
 
 wheel: dist/.made
 	@ls -l dist/*.whl

@@ -1,6 +1,6 @@
 """A model folder of ELMoForManyLangs made in code from a seed, and in NumPy what the package computes with it.
 
-Written from formats.md 3.10; the arrays are those of the files, in their layout, gates in the order i, f, g, o.
+The arrays are those of the files, in their layout, gates in the order i, f, g, o.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_any_shape_is_equal_there_and_back(tmp_path_factory, **shape):
 
 
 def test_the_file_is_as_the_old_tools_wrote_it(tmp_path):
-    """Contiguous float32, superblock 0, no attributes, the names of formats.md 3.2; a missing clip is null."""
+    """Contiguous float32, superblock 0, no attributes, AllenNLP's names; a missing clip is null."""
     checkpoint = make_checkpoint(make_config(cell_clip=None))
     allennlp.write(checkpoint, tmp_path)
     assert (tmp_path / "weights.hdf5").read_bytes()[8] == 0

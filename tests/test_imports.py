@@ -225,6 +225,7 @@ def test_the_installed_package_is_what_is_tested():
     ("leaf", "package", "extra"),
     [
         ("serve", "fastapi", "serve"),
+        ("ray_job", "ray", "ray"),
         ("sklearn", "sklearn", "sklearn"),
         ("sentence_transformers", "sentence_transformers", "sentence-transformers"),
         ("spacy", "spacy", "spacy"),

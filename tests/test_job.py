@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -447,27 +446,6 @@ def wait_for(condition):
             return
         time.sleep(0.02)
     raise TimeoutError
-
-
-@unix
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_killed_again_and_again(ending, text, tmp_path):
-    whole, out = tmp_path / f"whole{ending}", tmp_path / f"x{ending}"
-    embed(text, whole)
-    program = f"{HEADER} t.embed({str(text)!r}, {str(out)!r}, elmo=t.Fake(sleep=0.02), resume=True)"
-    for segments in (1, 3):
-        with subprocess.Popen([sys.executable, "-c", program]) as process:
-            wait_for(lambda: finished_segments(out) >= segments)  # noqa: B023 - called at once
-            process.kill()
-        assert not out.exists()
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-    assert contents(out) == contents(whole)
-    assert_nothing_beside(out)
-
-
-def finished_segments(out):
-    path = out.with_name(out.name + ".partial") / "progress.json"
-    return len(json.loads(path.read_text())["segments"]) if path.exists() else 0
 
 
 def die_at(step):

@@ -600,7 +600,7 @@ def test_settings_that_are_none(text, tmp_path, content):
 
 def test_presets_have_the_published_sizes():
     millions = {name: _n_parameters(config) / 1e6 for name, config in PRESETS.items()}
-    # formats.md, catalogue: 13.6, 28.0, 93.6 million parameters
+    # as published: 13.6, 28.0, 93.6 million parameters
     assert [round(millions[name], 1) for name in ("small", "medium", "original")] == [13.6, 28.0, 93.6]
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from elmokit import hub
 from elmokit.checkpoint import read_bytes, read_json, replace_file
 from elmokit.download import digest, download, explained
-from elmokit.errors import DownloadError, UnknownModel
+from elmokit.errors import DownloadError, UnknownModel, expect, expect_path
 from elmokit.formats import BUNDLED
 
 CATALOG = Path(__file__).with_name("catalog.json")
@@ -79,6 +79,8 @@ class Model:
 
 def models(language: str | None = None) -> list[Model]:
     """Return the published models, all or those of a language (ISO 639, as in the catalogue)."""
+    if language is not None:
+        expect(str, language, "language", "a code such as en")
     entries = read_json(read_bytes(CATALOG), where=str(CATALOG))
     every = [Model(**{**entry, "files": tuple(_file(file) for file in entry["files"])}) for entry in entries]
     return [model for model in every if language in (None, model.language)]
@@ -91,6 +93,7 @@ def _file(entry: dict[str, Any]) -> File:
 
 def find(name: str) -> Model:
     """Return the model of this name; raises `UnknownModel`, which suggests the nearest names."""
+    expect(str, name, "name", "the name of a published model")
     every = {model.name: model for model in models()}
     if name in every:
         return every[name]
@@ -116,6 +119,7 @@ def locate(name: str | Path, *, revision: str | None = None, offline: bool = Fal
     What is not here yet is fetched, unless `offline`. `revision` and `token` are for the hub. Raises `UnknownModel`
     where nothing is known by that name, `DownloadError` where it cannot be fetched.
     """
+    expect_path(name, "model")
     if not str(name):
         raise UnknownModel("the name of the model is empty; name a path, a hub repository or a published model")
     if _is_path(name):

@@ -42,7 +42,7 @@ from elmokit.config import Lstm as Lstm
 from elmokit.config import Shape as Shape
 from elmokit.config import network_shapes as network_shapes
 from elmokit.config import parse_config as parse_config
-from elmokit.errors import FormatError, OutputError
+from elmokit.errors import FormatError, OutputError, expect_path
 from elmokit.stored import StoredDtype, read_arrays, stored_arrays
 from elmokit.text import CodePointSpeller, LexiconSpeller, Speller, Utf8Speller, WordAndCharacterSpeller
 
@@ -241,6 +241,7 @@ def write_native(checkpoint: Checkpoint, folder: str | Path, *, dtype: StoredDty
 
     Over an earlier model, what this one lacks of its files is removed: a vocabulary, a lexicon, a card.
     """
+    expect_path(folder, "folder")
     files = native_files(checkpoint, dtype=dtype)
     with written_folder(folder) as folder:
         # Where no model is, a README.md is somebody's own.

@@ -161,7 +161,7 @@ class Lstm(_Options):
 class Config(_Options):
     """The shape of an ELMo, as options.json states it. Without `char_cnn` words come from a table.
 
-    `marks`: the words for the ends of a sentence and for an unknown word, where they are not <S>, </S>, <UNK>.
+    `marks`: the words for the ends of a sentence and for an unknown word, where they are not `<S>`, `</S>`, `<UNK>`.
     `always_project`: the projections stand also where they change no width; bilm-tf leaves them out there.
     """
 

@@ -16,6 +16,7 @@ Every message says in one plain sentence what is wrong, where, what was expected
 from __future__ import annotations
 
 import importlib
+from os import PathLike
 from types import ModuleType
 
 
@@ -53,6 +54,28 @@ class MissingExtra(ElmoError, ImportError):
 
 class MismatchError(ElmoError, ValueError):
     """Two things that must fit do not: state and batch, an interrupted run and its continuation."""
+
+
+def expect(kind: type | tuple[type, ...], value: object, name: str, words: str) -> None:
+    """Raise `MismatchError` unless `value`, which the user calls `name`, is of a kind, which `words` says plainly."""
+    if not isinstance(value, kind):
+        raise MismatchError(f"{name}: expected {words}, found {shown(value)} ({type(value).__name__})")
+
+
+def shown(value: object) -> str:
+    """The beginning of what a value looks like, on one line."""
+    return " ".join(repr(value).split())[:60]
+
+
+def expect_path(value: object, name: str) -> None:
+    """Raise `MismatchError` unless `value` is a path."""
+    expect((str, PathLike), value, name, "a path")
+
+
+def expect_count(value: object, name: str) -> None:
+    """Raise `MismatchError` unless `value` is a whole number from 1 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise MismatchError(f"{name} must be at least 1, found {value!r}")
 
 
 def require(package: str, *, extra: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Softmax heads: what predicts a word from the top layer of one direction. Both directions share one (formats.md 3.12).
+"""Softmax heads: what predicts a word from the top layer of one direction. Both directions share one.
 
 Here is what a trained head computes, exactly; how one is trained is told in `train/softmax.py`.
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from tqdm import tqdm
 
-from elmokit.errors import MismatchError, OutputError, TextError
+from elmokit.errors import MismatchError, OutputError, TextError, expect_count, expect_path
 from elmokit.reading import read_sentences
 from elmokit.sinks.partial import Partial, Progress
 from elmokit.sinks.spec import Array, SentenceKeys, Spec
@@ -95,6 +95,11 @@ def embed_file(
     no sentences), `MismatchError` (text, model or an option is not that of the run to resume), `MissingExtra`.
     """
     start = time.monotonic()
+    expect_path(text_path, "text_path")
+    expect_path(out, "out")
+    for needed in ("embed", "dim", "fingerprint"):
+        if not hasattr(elmo, needed):
+            raise MismatchError(f"elmo: expected a model, which elmokit.load opens, found {type(elmo).__name__}")
     chosen: dict[str, Any] = {"layers": layers, "pool": pool, "state": state, "batch_size": batch_size}
     reading: dict[str, Any] = {"tokenize": tokenize, "symbols": symbols, "column": column}
     spec, settings = asked_for(elmo, chosen, reading, dtype=dtype, save_every=save_every)
@@ -138,8 +143,7 @@ def asked_for(
     chosen: the options of `Elmo.embed`; reading: those of `read_sentences`. Raises `MismatchError` for `save_every`
     below 1.
     """
-    if save_every < 1:
-        raise MismatchError(f"save_every must be at least 1, found {save_every}")
+    expect_count(save_every, "save_every")
     plain = {**chosen, "layers": _plain_layers(chosen["layers"])}
     spec = Spec(
         width=elmo.dim,

@@ -1,8 +1,8 @@
 """A model with its softmax head as a language model: perplexity, surprisal, substitutes. All probabilities are exact.
 
-The forward direction reads <S> w1..wn and predicts w1..wn </S>, the backward one reads </S> wn..w1 and predicts
-wn..w1 <S>, each from the top layer, as in training (formats.md 3.12). A word that the head does not know is predicted
-as <UNK> and read as it is spelled.
+The forward direction reads `<S>` w1..wn and predicts w1..wn `</S>`, the backward one reads `</S>` wn..w1 and predicts
+wn..w1 `<S>`, each from the top layer, as in training. A word that the head does not know is predicted
+as `<UNK>` and read as it is spelled.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect, expect_count
 from elmokit.head import read_head
 from elmokit.model import Carry, Elmo
 from elmokit.network import State
+from elmokit.text import check_sentence
 
 Sentence: TypeAlias = Sequence[str]
 StateName: TypeAlias = Literal["fresh", "warm", "carry"]
@@ -35,7 +36,7 @@ _WINDOW = 512
 class Scores:
     """Log-probabilities (nats) of one sentence of n tokens, in reading order.
 
-    forward (n + 1,): of w1..wn and </S>, each given what stands before; backward (n + 1,): of <S> and w1..wn, each
+    forward (n + 1,): of w1..wn and `</S>`, each given what stands before; backward (n + 1,): of `<S>` and w1..wn, each
     given what follows; unknown: how many of the tokens the head does not know.
     """
 
@@ -81,6 +82,7 @@ class LanguageModel:
     """
 
     def __init__(self, elmo: Elmo) -> None:
+        expect(Elmo, elmo, "elmo", "a model; open one with elmokit.load")
         head = read_head(elmo.extras)
         if head is None or elmo.vocabulary is None:
             raise MismatchError(
@@ -105,11 +107,11 @@ class LanguageModel:
         row b of a batch of `batch_size` sentences starts where row b of the batch before ended; pass a `Carry` to keep
         it.
         """
-        if batch_size < 1:
-            raise MismatchError(f"batch_size must be at least 1, found {batch_size}")
+        expect_count(batch_size, "batch_size")
+        expect(Iterable, sentences, "sentences", "lists of tokens")
         if state == "carry":
             state = Carry()
-        sentences = iter(sentences)
+        sentences = _checked(sentences)
         if isinstance(state, Carry):
             while batch := list(islice(sentences, batch_size)):
                 yield from self._score_carried(batch, state)
@@ -135,7 +137,8 @@ class LanguageModel:
     ) -> list[Substitute]:
         """Return the k likeliest words for a place (0-based) of a sentence, likeliest first.
 
-        The word that stands there is not read, and may be among them; <S>, </S> and <UNK> are not. See `together`.
+        The word that stands there is not read, and may be among them; `<S>`, `</S>` and `<UNK>` are not. See
+        `together`.
         """
         return next(self.substitutes_at(sentence, [place], k, state=state))
 
@@ -143,7 +146,10 @@ class LanguageModel:
         self, sentence: Sentence, places: Sequence[int], k: int = 10, *, state: Literal["fresh", "warm"] = "fresh"
     ) -> Iterator[list[Substitute]]:
         """Yield what `substitutes` returns for each of several places; the sentence is read once."""
+        check_sentence(sentence, 0)
+        expect_count(k, "k")
         for place in places:
+            expect(int, place, "place", "the number of a token")
             if not 0 <= place < len(sentence):
                 raise MismatchError(
                     f"the sentence has {len(sentence)} tokens, numbered from 0, and none is number {place}"
@@ -175,7 +181,7 @@ class LanguageModel:
 
         If what stands before and what follows were independent given the word, that would be the product of what both
         directions say, divided by the word's frequency, which otherwise counts twice. The frequency is the log-uniform
-        one that the sampled softmax supposes (formats.md 3.12): vocabularies are sorted by it.
+        one that the sampled softmax supposes: vocabularies are sorted by it.
         """
         rank_V = torch.arange(len(self.vocabulary), dtype=forward_V.dtype)
         frequency_V = torch.log((rank_V + 2) / (rank_V + 1))
@@ -232,6 +238,12 @@ class LanguageModel:
         rows = [sum(length > t for length in lengths) for t in range(max(lengths))]
         layers, state = self.elmo.network.run(words_UP[torch.from_numpy(words_TZB)], state, rows=rows)
         return layers[-1].float().cpu(), state  # as the head has its weights
+
+
+def _checked(sentences: Iterable[Sentence]) -> Iterator[Sentence]:
+    for number, sentence in enumerate(sentences):
+        check_sentence(sentence, number)
+        yield sentence
 
 
 def perplexity_of(scores: Iterable[Scores]) -> Perplexity:

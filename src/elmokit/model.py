@@ -6,12 +6,12 @@ import copy
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from torch import Tensor
 from elmokit import checkpoint, formats, hub
 from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect, expect_count, shown
 from elmokit.memory import give_back_freed_memory
 from elmokit.network import BiLM, State, as_array
 from elmokit.stored import StoredDtype
-from elmokit.text import Speller, distinct_words, places, plan_batches
+from elmokit.text import Speller, check_sentence, distinct_words, places, plan_batches
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
@@ -112,13 +112,14 @@ class Elmo:
     """
 
     def __init__(self, source: Checkpoint, *, device: str = "cpu", precision: Precision = "float32") -> None:
+        expect(Checkpoint, source, "source", "a checkpoint; elmokit.load opens a path or a name")
         self.config: Config = source.config
         self.vocabulary = source.vocabulary
         self.characters = source.characters
         self.card = source.card
         self.source = source.source
         self.speller: Speller = source.speller()
-        dtype = _PRECISIONS[precision] if precision in _PRECISIONS else _refuse("precision", precision, [*_PRECISIONS])
+        dtype = _choice(_PRECISIONS, precision, "precision")
         self.network = BiLM.from_arrays(source.config, source.arrays).to(_device(device), dtype).eval()
         self.network.requires_grad_(False)  # it does not learn here, so that its weights can be packed
         # What the network does not compute with: the softmax head, trained mixes.
@@ -182,19 +183,20 @@ class Elmo:
         Raises `MismatchError` for a layer that is not there or a model without a warmed state, or `words` of another.
         """
         select = _selector(layers, self.n_layers)
-        pooled = _POOLS[pool] if pool in _POOLS else _refuse("pool", pool, list(_POOLS))
+        pooled = _choice(_POOLS, pool, "pool")
+        expect(Iterable, sentences, "sentences", "lists of tokens")
 
         def reduce(layers_LMD: Sequence[Tensor], lengths: Sequence[int]) -> list[Vectors]:
             parts = select(torch.stack(list(layers_LMD)).float()).cpu().split(lengths, dim=-2)
             # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
             return [np.array(pooled(part[..., 1:-1, :]).numpy(), order="C") for part in parts]
 
-        if batch_size is not None and batch_size < 1:
-            raise MismatchError(f"batch_size must be at least 1, found {batch_size}")
+        if batch_size is not None:
+            expect_count(batch_size, "batch_size")
         if state == "carry":
             state = Carry()
-        words = words or self.word_vectors()
-        if words.network is not self.network:
+        words = self.word_vectors() if words is None else words
+        if getattr(words, "network", None) is not self.network:
             raise MismatchError("words: expected the word vectors of this model, found another's; see word_vectors()")
         if isinstance(state, Carry):
             return self._embed_carried(sentences, words, state, batch_size or CARRIED_ROWS, reduce)
@@ -208,6 +210,7 @@ class Elmo:
 
     def warm(self, sentences: Iterable[Sentence]) -> Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
+        expect(Iterable, sentences, "sentences", "lists of tokens")
         carry = Carry()
         nothing: _Reduce = lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)  # noqa: E731
         for _ in self._embed_carried(sentences, self.word_vectors(), carry, 1, nothing):
@@ -220,15 +223,16 @@ class Elmo:
         return warmed
 
     def cached(self, words: Iterable[str]) -> Elmo:
-        """Return a model that looks these words up in place of spelling them; others count as <UNK>.
+        """Return a model that looks these words up in place of spelling them; others count as `<UNK>`.
 
-        The sentence marks and <UNK> are put first where `words` lacks them. Embedding text of such words gives the same
-        vectors. A softmax head is left out: its words are others. Raises `MismatchError` for a model that has no
+        The sentence marks and `<UNK>` are put first where `words` lacks them. Embedding text of such words gives the
+        same vectors. A softmax head is left out: its words are others. Raises `MismatchError` for a model that has no
         characters to spell with.
         """
         if self.config.char_cnn is None:
             raise MismatchError("the words of this model come from a table already; there is nothing to cache")
-        words = tuple(dict.fromkeys(words))
+        check_sentence(listed := words if isinstance(words, str) else [*words], 0)
+        words = tuple(dict.fromkeys(listed))
         words = (*(mark for mark in self.config.sentence_marks if mark not in words), *words)
         kept = ("lstm.", "output.", "mix.", "warm.")
         arrays = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(kept)}
@@ -293,12 +297,23 @@ class Elmo:
         self, sentences: Iterable[Sentence], words: WordVectors, carry: Carry, batch_size: int, reduce: _Reduce
     ) -> Iterator[Vectors]:
         for batch in _windows(sentences, batch_size):
-            before = carry.state.to(self.network.device) if carry.state else self.network.zero_state(0)
+            before = self._carried(carry)
             old = before.grown(len(batch))
             vectors, new = self._run_by_length(batch, words, old.select(torch.arange(len(batch))), batch_size, reduce)
             carry.state = old.replaced(new)
             yield from vectors
             del vectors  # before the next batch is computed
+
+    def _carried(self, carry: Carry) -> State:
+        """Return what flows in, checked: a state of another model has other widths."""
+        empty = self.network.zero_state(0)
+        if carry.state is None:
+            return empty
+        expect(State, carry.state, "carry", "the state that an earlier call left")
+        found, wanted = ([tuple(x.shape[:2]) + tuple(x.shape[3:]) for x in (s.h, s.c)] for s in (carry.state, empty))
+        if found != wanted:
+            raise MismatchError(f"carry: expected the state of this model, {wanted}, found another's, {found}")
+        return carry.state.to(self.network.device)
 
     @torch.inference_mode()
     def _run_by_length(
@@ -379,11 +394,7 @@ def _windows(sentences: Iterable[Sentence], size: int, tokens: float = math.inf)
     window: list[Sentence] = []
     held = 0
     for number, sentence in enumerate(sentences):
-        if isinstance(sentence, str):
-            found = f"the string {sentence[:40]!r}"
-            raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
-        if not isinstance(sentence, Sized):
-            raise MismatchError(f"sentence {number}: expected a list of tokens, found {sentence!r}; leave it out")
+        check_sentence(sentence, number)
         window.append(sentence)
         held += len(sentence)
         if len(window) == size or held >= tokens:
@@ -405,10 +416,21 @@ def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
         if not -n_layers <= layers < n_layers:
             raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
         return lambda stack: stack[layers]
-    weights = torch.tensor([float(w) for w in layers])
+    weights = _layer_weights(layers)
     if len(weights) != n_layers:
         raise MismatchError(f"expected {n_layers} layer weights, one a layer, found {len(weights)}")
     return lambda stack: torch.tensordot(weights, stack, dims=1)
+
+
+def _layer_weights(layers: Sequence[float]) -> Tensor:
+    try:
+        weights = torch.tensor([float(weight) for weight in layers])
+    except (TypeError, ValueError):
+        expected = "a name, a number or one weight a layer"
+        raise MismatchError(f"layers: expected {expected}, found {shown(layers)}") from None
+    if not weights.isfinite().all():
+        raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
+    return weights
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -420,6 +442,13 @@ def _max(x: Tensor) -> Tensor:
 
 
 _POOLS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "mean": _mean, "max": _max}
+
+
+_Choice = TypeVar("_Choice")
+
+
+def _choice(choices: Mapping[str, _Choice], name: object, what: str) -> _Choice:
+    return choices[name] if isinstance(name, str) and name in choices else _refuse(what, name, [*choices])
 
 
 def _refuse(what: str, found: object, allowed: list[str]) -> NoReturn:

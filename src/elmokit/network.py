@@ -1,7 +1,7 @@
 """The network of ELMo, whole: character CNN, bidirectional LSTM with projections and clips, mix of layers.
 
 Peters et al. 2018, "Deep contextualized word representations", sections 3.1 to 3.4, as bilm-tf trained it and AllenNLP
-runs it (formats.md 3.3). `tests/reference.py` says the same in NumPy.
+runs it. `tests/reference.py` says the same in NumPy.
 
 Axes: U distinct words of a batch, C characters of a word, E character width, N filters, B sentences, T places,
 Z directions (0 forward, 1 backward), P projection, D cells, G = 4D gates in the order i, j, f, o, L layers, where
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect, expect_count
 from elmokit.kernels import Weights, affine, lstmp, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
@@ -340,6 +340,7 @@ class Mix(nn.Module):
         self, n_layers: int, weights: Sequence[float] | None = None, *, gamma: float = 1.0, layer_norm: bool = False
     ) -> None:
         super().__init__()
+        expect_count(n_layers, "n_layers")
         if weights is not None and len(weights) != n_layers:
             raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(weights)}")
         if weights is not None and not (math.isfinite(max(weights)) and not any(map(math.isnan, weights))):
@@ -352,6 +353,12 @@ class Mix(nn.Module):
         """Mix layers of one shape (..., D); `mask` (...) bool or 0/1 says which places count for the layer norm."""
         if len(layers) != len(self.weights):
             raise MismatchError(f"expected {len(self.weights)} layers to mix, found {len(layers)}")
+        for layer in layers:
+            expect(Tensor, layer, "layers", "tensors")
+        shapes = {tuple(layer.shape) for layer in layers}
+        if len(shapes) > 1 or (mask is not None and mask.shape != layers[0].shape[:-1]):
+            shown = f"{sorted(shapes)}" + (f" with a mask of {tuple(mask.shape)}" if mask is not None else "")
+            raise MismatchError(f"expected layers of one shape (..., D), and a mask (...), found {shown}")
         if self.layer_norm:
             layers = [_layer_norm(layer, mask) for layer in layers]
         weights = torch.softmax(self.weights, dim=0)

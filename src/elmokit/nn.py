@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect, expect_count
 from elmokit.model import Elmo, WordVectors, load
 from elmokit.network import BiLM, Mix, as_array
 from elmokit.padded import batch_of_ids, marked_ids, pad, padded_ids
-from elmokit.text import N_CHARACTERS, Utf8Speller, distinct_words, make_batch, places
+from elmokit.text import N_CHARACTERS, Utf8Speller, check_sentence, distinct_words, make_batch, places
 
 # Tokenised sentences, or strings that are split at white space.
 Sentences: TypeAlias = Sequence[Sequence[str]] | Sequence[str]
@@ -63,8 +63,11 @@ class ElmoEmbedding(nn.Module):
         super().__init__()
         if trainable not in _TRAINABLE:
             raise MismatchError(f"trainable: expected {', '.join(map(repr, _TRAINABLE))}, found {trainable!r}")
-        if n_mixes < 1:
-            raise MismatchError(f"n_mixes must be at least 1, found {n_mixes}")
+        expect_count(n_mixes, "n_mixes")
+        if not 0 <= dropout < 1:
+            raise MismatchError(f"dropout must be at least 0 and less than 1, found {dropout!r}")
+        if words is not None and not (hasattr(words, "vectors") and hasattr(words, "key_to_index")):
+            raise MismatchError(f"words: expected gensim's KeyedVectors, found {type(words).__name__}")
         elmo = model if isinstance(model, Elmo) else load(model)
         source = elmo.checkpoint()
         vocabulary = source.vocabulary if source.config.word_dim else None  # else it is that of the head
@@ -199,12 +202,13 @@ def _word_table(words: KeyedVectors) -> nn.Embedding:
 def _tokenised(sentences: Sentences) -> list[Sequence[str]]:
     if isinstance(sentences, str):
         raise MismatchError(f"expected a list of sentences, found the string {sentences[:40]!r}; put it into a list")
+    expect(Sized, sentences, "sentences", "a list of sentences")
     if not len(sentences):
         raise MismatchError("expected at least one sentence, found none")
-    for number, sentence in enumerate(sentences):
-        if not isinstance(sentence, Sized):  # None and NaN are what frames have for missing texts
-            raise MismatchError(f"sentence {number}: expected a string or a list of tokens, found {sentence!r}")
-    return [sentence.split() if isinstance(sentence, str) else sentence for sentence in sentences]
+    split = [sentence.split() if isinstance(sentence, str) else sentence for sentence in sentences]
+    for number, sentence in enumerate(split):
+        check_sentence(sentence, number)
+    return split
 
 
 def _tokens(lengths_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Between the padded arrays that the older tools take and give, and our packed batches.
 
-Their ids are one more than ours, because 0 says that a place holds no word (formats.md 3.4). Axes: B sentences, T
+Their ids are one more than ours, because 0 says that a place holds no word. Axes: B sentences, T
 places, C symbols of a word, M places of a batch without padding, D width of a vector.
 """
 

@@ -29,10 +29,11 @@ from elmokit.errors import ElmoError, MismatchError, OutputError, TextError, req
 from elmokit.job import Summary, asked_for
 from elmokit.model import Elmo, Layers, Pool, Precision, load
 from elmokit.reading import expand, read_sentences
-from elmokit.sinks.parts import MODEL, Block, Parts, open_folder, publish
 
-ray = require("ray", extra="ray")
+ray = require("ray", extra="ray")  # before the parts, which need what comes with it
 data = require("ray.data", extra="ray")
+
+from elmokit.sinks.parts import MODEL, Block, Parts, open_folder, publish  # noqa: E402 - a plain error must come first
 
 # What Ray passes from stage to stage, a row for each block.
 Row: TypeAlias = dict[str, Any]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from elmokit.errors import TextError, require
+from elmokit.errors import TextError, expect, expect_path, require
 
 # A line of text, or tokens that need no splitting.
 Item: TypeAlias = str | list[str]
@@ -46,6 +46,9 @@ def expand(names: Sequence[str]) -> list[str]:
     alphabetical order, without hidden ones and without those of models and training runs. Raises `TextError` where
     nothing is found, or "-" stands twice.
     """
+    expect((list, tuple), names, "names", "a list of paths and patterns")
+    for name in names:
+        expect_path(name, "names")
     if names.count("-") > 1:
         raise TextError("standard input can be read only once; name '-' once")
     return [file for name in names for file in _expanded(name)]
@@ -96,6 +99,7 @@ def read_sentences(
     line n. How else a text may be split is told at `Splitter`, what may be read at `read_items`. Raises `TextError`
     naming file and line for what cannot be read.
     """
+    expect_path(path, "path")
     return Splitter(tokenize=tokenize, symbols=symbols)(read_items(path, column=column))
 
 
@@ -140,6 +144,7 @@ def _segment(line: str) -> Iterator[list[str]]:
 
 def words(text: str) -> list[str]:
     """Return the tokens of raw text (syntok), of all its sentences together."""
+    expect(str, text, "text", "a string")
     return [token for line in text.splitlines() for sentence in _segment(line) for token in sentence]
 
 

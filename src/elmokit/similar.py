@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect
 from elmokit.model import Elmo, Layers, Sentence
+from elmokit.text import check_sentence
 
 
 class Neighbour(NamedTuple):
@@ -35,7 +36,8 @@ class WordsInContext:
             raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
         self._elmo = elmo
         self._layers: Layers = layers
-        self.sentences = [_tokens(sentence) for sentence in sentences]
+        expect(Iterable, sentences, "sentences", "lists of tokens")
+        self.sentences = [_tokens(sentence, number) for number, sentence in enumerate(sentences)]
         if not any(self.sentences):
             raise MismatchError("expected sentences with words to search in, found none")
         self._places = [(s, p) for s, sentence in enumerate(self.sentences) for p in range(len(sentence))]
@@ -50,7 +52,8 @@ class WordsInContext:
         Where the sentence is one of those searched in, the word itself is left out. Raises `MismatchError` for a place
         that is not there.
         """
-        sentence = _tokens(sentence)
+        expect(int, topn, "topn", "a whole number")
+        sentence = _tokens(sentence, 0)
         if not -len(sentence) <= place < len(sentence):
             raise MismatchError(f"the sentence has {len(sentence)} words, counted from 0; there is no word {place}")
         vector = next(iter(self._elmo.embed([sentence], layers=self._layers)))[place]
@@ -64,10 +67,9 @@ class WordsInContext:
         return self.sentences[sentence][place]
 
 
-def _tokens(sentence: Sentence) -> list[str]:
+def _tokens(sentence: Sentence, number: int) -> list[str]:
     """Return the tokens; a string is refused here, because a list of it would be one of letters."""
-    if isinstance(sentence, str) or not isinstance(sentence, Iterable):
-        raise MismatchError(f"expected a sentence as a list of tokens, found {sentence!r:.60}; split it")
+    check_sentence(sentence, number)
     return list(sentence)
 
 

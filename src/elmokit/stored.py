@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ _SCALE = ".scale"
 
 def stored_arrays(arrays: Mapping[str, NDArray[np.floating]], dtype: StoredDtype) -> dict[str, NDArray[Any]]:
     """Return the arrays as the file has them, or raise `MismatchError` where one does not fit into float16."""
+    if dtype not in get_args(StoredDtype):
+        raise MismatchError(f"dtype: expected {', '.join(get_args(StoredDtype))}, found {dtype!r}")
     found: dict[str, NDArray[Any]] = {}
     for name, array in sorted(arrays.items()):
         if dtype == "int8" and name.startswith("softmax.") and array.ndim == 2:

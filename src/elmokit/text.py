@@ -5,20 +5,20 @@ Axes: U distinct words of a batch, B sentences, T places, C symbols of a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError, MismatchError
+from elmokit.errors import FormatError, MismatchError, shown
 
 BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 
-# Character ids of the AllenNLP family, without the +1 that its files count for a padding row (formats.md 3.4).
+# Character ids of the AllenNLP family, without the +1 that its files count for a padding row.
 BEGIN_SENTENCE_ID, END_SENTENCE_ID, BEGIN_WORD_ID, END_WORD_ID, PAD_ID = 256, 257, 258, 259, 260
 N_CHARACTERS = 261
 
@@ -200,6 +200,20 @@ def make_batch(sentences: Sequence[Sequence[str]], speller: Speller) -> Batch:
     return Batch(speller.spell(words), *places(sentences, speller.marks, index))
 
 
+def check_sentence(sentence: object, number: int) -> None:
+    """Raise `MismatchError` for what is no list of tokens, naming the sentence by its number."""
+    if isinstance(sentence, str):
+        found = f"the string {sentence[:40]!r}"
+        raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
+    if not isinstance(sentence, Sized) or not isinstance(sentence, Iterable):
+        found = f"{shown(sentence)} ({type(sentence).__name__})"
+        raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; leave it out")
+    for place, token in enumerate(sentence):
+        if not isinstance(token, str):
+            found = f"{shown(token)} ({type(token).__name__}) at place {place}"
+            raise MismatchError(f"sentence {number}: expected tokens as strings, found {found}")
+
+
 def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str]:
     """Return the sentence marks and the words of the sentences, each once, in the order in which they come.
 
@@ -208,22 +222,11 @@ def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str
     try:
         words = list(dict.fromkeys(chain((marks.begin, marks.end), *sentences)))
     except TypeError:  # a sentence that is none, or a word that cannot be compared
-        _refuse(sentences)
-    if not all(isinstance(word, str) for word in words):
-        _refuse(sentences)
+        words = []
+    if not words or not all(isinstance(word, str) for word in words):
+        for number, sentence in enumerate(sentences):
+            check_sentence(sentence, number)
     return words
-
-
-def _refuse(sentences: Iterable[Any]) -> NoReturn:
-    """Say what of these sentences is no word; None and NaN are what data frames have for what is missing."""
-    for sentence in sentences:
-        if not isinstance(sentence, Iterable):
-            raise MismatchError(f"expected a sentence, a list of tokens, found {sentence!r}; leave it out")
-        for place, word in enumerate(sentence):
-            if not isinstance(word, str):
-                found = f"{word!r} ({type(word).__name__})"
-                raise MismatchError(f"expected tokens as strings, found {found} at place {place} of a sentence")
-    raise MismatchError("expected sentences, lists of tokens as strings")
 
 
 def places(

@@ -4,7 +4,7 @@
 bilm-tf built a graph from a placeholder and ran it in a session, the model is called with the ids themselves and gives
 the arrays at once. The state flows from call to call, as in one session and one placeholder.
 
-Axes: B sentences, T places with <S> and </S>, C characters of a token, L layers with layer 0, D width of a vector,
+Axes: B sentences, T places with `<S>` and `</S>`, C characters of a token, L layers with layer 0, D width of a vector,
 P = D / 2, V words.
 """
 
@@ -56,7 +56,7 @@ _WORDS_AT_ONCE = 4096
 class Vocabulary:
     """Words by line number, without lines `!!!MAXTERMID`; of a word that stands twice the last line counts.
 
-    `bos`, `eos`, `unk`: numbers of <S>, </S>, <UNK>, -1 where the file lacks them, which `validate_file` refuses.
+    `bos`, `eos`, `unk`: numbers of `<S>`, `</S>`, `<UNK>`, -1 where the file lacks them, which `validate_file` refuses.
     """
 
     def __init__(self, filename: _Path, validate_file: bool = False) -> None:
@@ -72,7 +72,7 @@ class Vocabulary:
         return len(self._id_to_word)
 
     def word_to_id(self, word: str) -> int:
-        """Return the number of a word, or that of <UNK>."""
+        """Return the number of a word, or that of `<UNK>`."""
         return self._word_to_id.get(word, self.unk)
 
     def id_to_word(self, cur_id: int) -> str:
@@ -84,9 +84,10 @@ class Vocabulary:
         return " ".join(self.id_to_word(number) for number in cur_ids)
 
     def encode(self, sentence: str | Sequence[str], reverse: bool = False, split: bool = True) -> NDArray[np.int32]:
-        """Return the numbers of a sentence with those of <S> and </S>, int32.
+        """Return the numbers of a sentence with those of `<S>` and `</S>`, int32.
 
-        `split`: the sentence is one string, to be split at white space. `reverse`: it is reversed, so </S> comes first.
+        `split`: the sentence is one string, to be split at white space. `reverse`: it is reversed, so `</S>` is
+        first.
         """
         ends = (self.eos, self.bos) if reverse else (self.bos, self.eos)
         words = (self.word_to_id(word) for word in _tokens(sentence, split))
@@ -103,7 +104,7 @@ def _tokens(sentence: str | Sequence[str], split: bool) -> Sequence[str]:
 class UnicodeCharsVocabulary(Vocabulary):
     """A vocabulary that also spells: UTF-8 bytes and marks, int32, at most `max_word_length` a word.
 
-    Where the file lacks <S> or </S>, bilm-tf spells its last word as </S>; here every word has its own spelling.
+    Where the file lacks `<S>` or `</S>`, bilm-tf spells its last word as `</S>`; here every word has its own spelling.
     """
 
     bos_char, eos_char, bow_char, eow_char = BEGIN_SENTENCE_ID, END_SENTENCE_ID, BEGIN_WORD_ID, END_WORD_ID
@@ -120,13 +121,13 @@ class UnicodeCharsVocabulary(Vocabulary):
         return self._spell(self._id_to_word)
 
     def word_to_char_ids(self, word: str) -> NDArray[np.int32]:
-        """Return the spelling (C,) of any word; <S> and </S> are the sentence marks."""
+        """Return the spelling (C,) of any word; `<S>` and `</S>` are the sentence marks."""
         return self._spell([word])[0]
 
     def encode_chars(
         self, sentence: str | Sequence[str], reverse: bool = False, split: bool = True
     ) -> NDArray[np.int32]:
-        """Return the spellings (T, C) of a sentence with <S> and </S>; the arguments are those of `encode`."""
+        """Return the spellings (T, C) of a sentence with `<S>` and `</S>`; the arguments are those of `encode`."""
         ends = (END_SENTENCE, BEGIN_SENTENCE) if reverse else (BEGIN_SENTENCE, END_SENTENCE)
         return self._spell([ends[0], *_tokens(sentence, split), ends[1]])
 
@@ -141,7 +142,7 @@ class Batcher:
         self._lm_vocab = UnicodeCharsVocabulary(lm_vocab_file, max_token_length)
 
     def batch_sentences(self, sentences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-        """Return ids (B, T, C) int64, <S> and </S> among the places, 0 beyond the end of a sentence."""
+        """Return ids (B, T, C) int64, `<S>` and `</S>` among the places, 0 beyond the end of a sentence."""
         return _padded([self._lm_vocab.encode_chars(sentence, split=False) for sentence in sentences])
 
 
@@ -152,9 +153,9 @@ class TokenBatcher:
         self._lm_vocab = Vocabulary(lm_vocab_file)
 
     def batch_sentences(self, sentences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-        """Return ids (B, T) int64, <S> and </S> among the places, 0 beyond the end of a sentence.
+        """Return ids (B, T) int64, `<S>` and `</S>` among the places, 0 beyond the end of a sentence.
 
-        Raises `MismatchError` for a word that is neither in the vocabulary nor can be <UNK>, and for a vocabulary
+        Raises `MismatchError` for a word that is neither in the vocabulary nor can be `<UNK>`, and for a vocabulary
         without the sentence marks: bilm-tf gives these the id of padding and cuts the sentence without a word.
         """
         ids = [self._lm_vocab.encode(sentence, split=False) for sentence in sentences]
@@ -219,8 +220,8 @@ class BidirectionalLanguageModel:
     def __call__(self, ids_placeholder: Ids) -> dict[str, Any]:
         """Embed ids (B, T, C), or (B, T) word ids, as the batchers give them.
 
-        `lm_embeddings` float32 (B, L, T - 2, D), `lengths` int32 (B,) and `mask` bool (B, T - 2) are without <S> and
-        </S>; `token_embeddings` float32 (B, T, P) with them. Beyond the end of a sentence layer 0 holds what the
+        `lm_embeddings` float32 (B, L, T - 2, D), `lengths` int32 (B,) and `mask` bool (B, T - 2) are without `<S>` and
+        `</S>`; `token_embeddings` float32 (B, T, P) with them. Beyond the end of a sentence layer 0 holds what the
         network makes of no characters, the others zeros. `variables` are those of the model.
         """
         ids_BTC = self._checked(np.asarray(ids_placeholder))
@@ -280,7 +281,7 @@ def weight_layers(
     The weights `{name}_ELMo_W` (L,) and `{name}_ELMo_gamma` (1,) are torch parameters in the model's `variables`; a
     second mix of the same name shares them. `regularization_op` is a list of one tensor, `l2_coef` times the sum of the
     squared weights, or 0.0 with `use_top_only`, which takes the top layer times gamma. `do_layer_norm` counts the
-    tokens of the whole batch, without <S> and </S>.
+    tokens of the whole batch, without `<S>` and `</S>`.
     """
     layers_BLTD, mask_BT = (torch.as_tensor(bilm_ops[key]) for key in ("lm_embeddings", "mask"))
     n_layers, variables = layers_BLTD.shape[1], bilm_ops["variables"]

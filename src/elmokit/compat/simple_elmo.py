@@ -96,8 +96,8 @@ class ElmoModel:
     ) -> list[list[dict[str, Any]]]:
         """Return for each word of each sentence what both directions expect in its place; needs a softmax head.
 
-        Each word is a dictionary of "word" (<UNK> where the vocabulary lacks it), "forward" and "backward"; these hold
-        `topn` "candidates" (rows of the vocabulary), "candidate_words" and "logp", likeliest first, without the
+        Each word is a dictionary of "word" (`<UNK>` where the vocabulary lacks it), "forward" and "backward"; these
+        hold `topn` "candidates" (rows of the vocabulary), "candidate_words" and "logp", likeliest first, without the
         sentence marks if `nodelimiters`. Unlike there, "logp" are log-probabilities (natural logarithms, to 4 places)
         given the whole context, every sentence starts afresh, and none is left out.
         """

@@ -1,7 +1,7 @@
 """TensorFlow Hub: `Module` and `load` for ELMo modules, without TensorFlow.
 
 `import tensorflow_hub as hub` becomes `from elmokit.compat import tfhub as hub`. Calls compute at once and give NumPy
-arrays: there is no graph and no session. Signatures and outputs are those of google/elmo (formats.md 3.9).
+arrays: there is no graph and no session. Signatures and outputs are those of google/elmo.
 
 Axes: B sentences of a call, T places of the longest, P width of a direction, D = 2P width of a vector.
 """

@@ -1,4 +1,4 @@
-"""The format of AllenNLP and bilm-tf: options.json beside an HDF5 file of weights (formats.md 3.1, 3.2, 3.7)."""
+"""The format of AllenNLP and bilm-tf: options.json beside an HDF5 file of weights."""
 
 from __future__ import annotations
 

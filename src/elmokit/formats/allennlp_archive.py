@@ -1,7 +1,7 @@
 """An ELMo inside an archive of AllenNLP (`model.tar.gz`): found in `weights.th` by the prefix of its tensors.
 
 The tensors are those of AllenNLP's `Elmo` module: the layouts of torch, gates in the order i, f, j, o, a forget bias of
-1 already added, the highway's gate negated, a zero row for character id 0 (formats.md 3.3). Trained mixes come along.
+1 already added, the highway's gate negated, a zero row for character id 0. Trained mixes come along.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The TensorFlow checkpoint that bilm-tf trains: options.json, model.ckpt-N.* and a vocabulary (formats.md 3.6).
+"""The TensorFlow checkpoint that bilm-tf trains: options.json, model.ckpt-N.* and a vocabulary.
 
 Alone among the original tools' formats it keeps the softmax head with the network. Names are those of the HDF5 file
 that bilm-tf's `dump_weights` makes of it, spelled otherwise; layouts are the same.

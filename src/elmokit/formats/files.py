@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, TypeVar
 
 from elmokit.checkpoint import CONFIG
-from elmokit.errors import FormatError, UnknownModel
+from elmokit.errors import FormatError, UnknownModel, expect_path
 from elmokit.formats.unpacking import unpacked
 
 Item = TypeVar("Item")
@@ -268,6 +268,7 @@ def open_files(path: str | Path) -> Iterator[Files]:
     Raises `UnknownModel` where nothing is there, `FormatError` where it is none of these. What is broken inside an
     archive becomes a `FormatError`, while it is read too.
     """
+    expect_path(path, "model")
     path = Path(path)
     index = Path(f"{path}.index")
     try:

@@ -1,4 +1,4 @@
-"""The format of ELMoForManyLangs (formats.md 3.10): JSON, lexicons and torch state dicts.
+"""The format of ELMoForManyLangs: JSON, lexicons and torch state dicts.
 
 `config.json` names a second JSON file that describes the network; beside them are `char.dic`, `word.dic`,
 `token_embedder.pkl` and `encoder.pkl`. Other files are left alone, among them `classifier.pkl`, a softmax head.

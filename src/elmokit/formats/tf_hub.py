@@ -1,4 +1,4 @@
-"""ELMo as a TF-Hub module or SavedModel: variables/variables.*, of google/elmo and of DeepPavlov (formats.md 3.9).
+"""ELMo as a TF-Hub module or SavedModel: variables/variables.*, of google/elmo and of DeepPavlov.
 
 There are no options: widths are those of the arrays, and the rest is what the modules compute with (clips at 3, layers
 added, 50 characters a word); only whether filters end in relu or tanh is read from the graph, where one is there. The

@@ -1,7 +1,7 @@
 """What AllenNLP's modules and those of ELMoForManyLangs, which were made of them, have in common as tables.
 
 Matrices are (out, in), convolutions (count, width of a character, width); the highway's gate is that of the old value;
-gates stand in the order i, f, j, o, with the forget bias of 1 already in the bias (formats.md 3.3, 3.10). Of a highway
+gates stand in the order i, f, j, o, with the forget bias of 1 already in the bias. Of a highway
 and of a kernel the rules know other parts than we do: `in_our_parts` and `in_their_parts` go between.
 """
 

@@ -26,7 +26,7 @@ from elmokit.sinks.spec import Array, Sink, Spec
 if sys.platform != "win32":
     import fcntl
 
-VERSION = 1  # of progress.json
+VERSION = 2  # of progress.json
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,7 +36,7 @@ class Progress:
 
     settings: what must be the same for a run that goes on, as JSON values; sentences, tokens: how many are in them;
     text: a digest of what they were made from; ended: the text had no more; state: name of the file with the arrays
-    that the next segment starts from.
+    that the next segment starts from; sizes: the bytes of each of these files.
     """
 
     settings: Mapping[str, object]
@@ -47,6 +47,12 @@ class Progress:
     ended: bool = False
     segments: list[str] = field(default_factory=list)
     state: str | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that a run needs to go on."""
+        return [*self.segments, *([self.state] if self.state else [])]
 
 
 class Partial:
@@ -92,14 +98,14 @@ class Partial:
         if found is not None:
             check_settings(self.folder, found.settings, self.progress.settings)
             self.progress = found
-            self._check_segments()
+            self._check_files()
         if self.out.exists() and not force and not self._is_published():
             raise OutputError(f"{self.out} exists; choose another name, or replace it with --force")
         if not (resume or force) and any(path.name != "lock" for path in self.folder.iterdir()):
             raise OutputError(
                 f"{self.folder} holds an interrupted run: continue it with --resume, or start again with --force"
             )
-        self._clear(keep=("progress.json", *self.progress.segments, self.progress.state or "") if found else ())
+        self._clear(keep=("progress.json", *self.progress.files) if found else ())
 
     def _read(self) -> Progress | None:
         path = self.folder / "progress.json"
@@ -113,12 +119,20 @@ class Partial:
             raise MismatchError(f"{path} is not of this version of elmokit; start again with --force")
         return found
 
-    def _check_segments(self) -> None:
-        missing = [name for name in self.progress.segments if not (self.folder / name).exists()]
-        if missing and not self._is_published():
-            raise MismatchError(
-                f"{self.folder} lacks {missing[0]}, which its progress.json names; start again with --force"
-            )
+    def _check_files(self) -> None:
+        if self._is_published():
+            return
+        for name in self.progress.files:
+            path, expected = self.folder / name, self.progress.sizes.get(name)
+            if not path.exists():
+                raise MismatchError(
+                    f"{self.folder} lacks {name}, which its progress.json names; start again with --force"
+                )
+            if (found := path.stat().st_size) != expected:
+                raise MismatchError(
+                    f"{path} has {found:,} bytes, expected {expected or 0:,}: it was cut or changed; "
+                    "start again with --force"
+                )
 
     def publish(self) -> None:
         """Make the segments one, give it the output's name, and remove the folder's contents."""
@@ -209,6 +223,7 @@ class Partial:
 
     def _save(self, progress: Progress) -> None:
         path = self.folder / "progress.json"
+        progress = replace(progress, sizes={name: (self.folder / name).stat().st_size for name in progress.files})
         new = path.with_suffix(".new")
         new.write_text(json.dumps(asdict(progress), indent=1), encoding="utf-8")
         sync(new)

@@ -1,4 +1,4 @@
-"""Weights before training: drawn as bilm-tf draws them (formats.md 3.12), and a better start for the head."""
+"""Weights before training: drawn as bilm-tf draws them, and a better start for the head."""
 
 from __future__ import annotations
 

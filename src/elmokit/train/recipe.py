@@ -32,7 +32,7 @@ def _config(dim: int, projection_dim: int, n_highway: int, filters: list[tuple[i
     return Config(lstm=lstm, char_cnn=cnn)
 
 
-# The published shapes (formats.md, catalogue) and a smaller one for trials and small corpora.
+# The published shapes (allennlp.org/elmo) and a smaller one for trials and small corpora.
 PRESETS = {
     "tiny": _config(256, 64, 1, _TINY_FILTERS),
     "small": _config(1024, 128, 1, _PAPER_FILTERS),
@@ -69,7 +69,7 @@ class Recipe:
     a run that fits a new head to a given network before both learn; precision: "bfloat16" computes products in it.
 
     With "adagrad" the learning rate is constant, the gradient is that of the loss times unroll and the head starts at
-    random, as bilm-tf trains (formats.md 3.12); with "adamw" the learning rate falls along a cosine to a tenth and the
+    random, as bilm-tf trains; with "adamw" the learning rate falls along a cosine to a tenth and the
     head starts from the words' frequencies.
     """
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from elmokit.checkpoint import Checkpoint, head_words, native_files
-from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError, require
+from elmokit.checkpoint import Checkpoint, Config, head_words, native_files
+from elmokit.errors import MismatchError, MissingExtra, OutputError, TrainingError, expect, expect_path, require
 from elmokit.memory import keep_freed_memory
 from elmokit.model import Elmo
 from elmokit.train import report
 from elmokit.train.evaluate import Perplexity
 from elmokit.train.loop import Trainer, head_kind, saved_head
 from elmokit.train.prepare import Prepared, prepare, reopen
+from elmokit.train.recipe import Recipe
 from elmokit.train.saved import SavedRun
 from elmokit.train.settings import Settings
 from elmokit.train.workers import Workers, join, was_restarted
@@ -52,6 +53,10 @@ def train(settings: Settings, out: str | Path, *, start: Checkpoint | None = Non
     by it, the run goes on. Raises `OutputError` where a run has been started already, `TextError` for texts that cannot
     be used, `MismatchError` for settings that do not fit together.
     """
+    expect(Settings, settings, "settings", "Settings")
+    expect(Config, settings.config, "settings.config", "a Config")
+    expect(Recipe, settings.recipe, "settings.recipe", "a Recipe")
+    expect_path(out, "out")
     saved = SavedRun(Path(out))
     if was_restarted() and saved.was_told(settings.to_json()):
         return resume(out, progress=progress)
@@ -74,6 +79,7 @@ def train(settings: Settings, out: str | Path, *, start: Checkpoint | None = Non
 
 def resume(out: str | Path, *, progress: bool = True) -> Summary:
     """Continue the run in `out` from its last saved state; its texts are not read again."""
+    expect_path(out, "out")
     saved = SavedRun(Path(out))
     if not saved.exists():
         raise OutputError(f"{out} holds no training run to continue; start one without --resume")

@@ -1,7 +1,7 @@
 """Packed streams: B rows of sentences without gaps, cut into windows of U places, the same for both directions.
 
 A sentence w1..wn takes n + 1 places. Forward reads <S> w1..wn and predicts w1..wn </S>; backward reads </S> wn..w1 and
-predicts wn..w1 <S> (formats.md 3.12). Both directions pass the same sentence in the same places, so a window's distinct
+predicts wn..w1 <S>. Both directions pass the same sentence in the same places, so a window's distinct
 words are spelled and convolved once for the two of them.
 
 A row starts at a sentence's start, as bilm-tf's do: from an empty state, `<S>` is the only word whose sequel the

@@ -43,7 +43,7 @@ def load_vocabulary(path: str | Path, counts: Counter[str]) -> tuple[str, ...]:
     """Read a vocabulary file, and refuse what the sampled softmax cannot use.
 
     It must begin with <S>, </S>, <UNK>, hold no word twice, and be sorted by falling count, as the sampler takes a
-    word's frequency from its place (formats.md 3.12). Order is checked on the training text, roughly: the first tenth
+    word's frequency from its place. Order is checked on the training text, roughly: the first tenth
     of the words must be more frequent than the last tenth.
     """
     words = read_vocabulary(path)

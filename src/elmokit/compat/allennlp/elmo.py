@@ -37,7 +37,7 @@ def batch_to_ids(batch: Sequence[Sequence[str]]) -> Tensor:
 
 
 def remove_sentence_boundaries(tensor: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Take <S> and </S> away: (B, T + 2, D) and (B, T + 2) become (B, T, D) and (B, T), the mask int64."""
+    """Take `<S>` and `</S>` away: (B, T + 2, D) and (B, T + 2) become (B, T, D) and (B, T), the mask int64."""
     places = torch.arange(tensor.shape[1] - 2, device=mask.device)
     kept = places < (mask.long().sum(1, keepdim=True) - 2)
     return tensor[:, 1:-1].masked_fill(~kept.unsqueeze(-1), 0), kept.long()
@@ -93,7 +93,7 @@ class _ElmoCharacterEncoder(nn.Module):
         return self.output_dim
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Embed ids (B, T, 50): `token_embedding` (B, T + 2, P) and `mask` (B, T + 2) int64, <S> and </S> added."""
+        """Embed ids (B, T, 50): `token_embedding` (B, T + 2, P) and `mask` (B, T + 2) int64, `<S>` and `</S>` added."""
         ids_BTC = self.marked(inputs)
         batch = batch_of_ids(ids_BTC, n_symbols=N_CHARACTERS)
         words_UP = self.encoder(torch.from_numpy(batch.chars_UC).to(inputs.device))
@@ -103,7 +103,7 @@ class _ElmoCharacterEncoder(nn.Module):
         return {"mask": present_BT.long(), "token_embedding": embedded}
 
     def marked(self, inputs: Tensor) -> Ids:
-        """Return the ids in NumPy with the rows of <S> and </S> round every sentence."""
+        """Return the ids in NumPy with the rows of `<S>` and `</S>` round every sentence."""
         if inputs.shape[-1] != self.max_characters:
             found = f"ids of {inputs.shape[-1]}"
             raise MismatchError(f"this model spells a word in {self.max_characters} characters, found {found}")
@@ -222,7 +222,7 @@ def _take_saved(bilm: _ElmoBiLm, state: dict[str, Any], prefix: str, *_: Any) ->
 
 
 def _numbered(words_BT: Ids, n_words: int) -> Ids:
-    """Return word numbers as ids (B, T + 2, 1), the two rows after the words for <S> and </S>."""
+    """Return word numbers as ids (B, T + 2, 1), the two rows after the words for `<S>` and `</S>`."""
     ids_BT1 = np.where(words_BT == 0, 0, words_BT + 1)[..., None]
     return between(ids_BT1, np.array([n_words + 1]), np.array([n_words + 2]))
 
