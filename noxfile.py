@@ -33,7 +33,7 @@ def install(session: nox.Session, *, extras: str = "", torch: str = "") -> None:
     pins = CONSTRAINTS
     if torch:
         pins = Path(session.create_tmp()) / "constraints.txt"
-        freed = ("torch==", "triton==")
+        freed = ("torch==", "triton==", "sympy==")  # each torch asks for its own
         kept = [line for line in CONSTRAINTS.read_text("utf-8").splitlines() if not line.startswith(freed)]
         pins.write_text("\n".join(kept), "utf-8")
     session.install("-c", str(pins), f"{wheels[-1]}{extras}", *([torch] if torch else []))
