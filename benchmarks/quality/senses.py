@@ -5,8 +5,8 @@
 Two sets: words.tsv (twenty words with plainly different senses, see words.py) and SemCor 3.0 (fine senses of WordNet):
 of its words with at least two senses of five uses each, 100 that are drawn, with 60 uses at most. The uses of each word
 are grouped into as many groups as there are senses, and into the number that the silhouette finds. The adjusted Rand
-index is 0 for groups by chance and 100 for the marked senses. The share right gives each group the sense most frequent
-in it. The baseline puts all uses into one group, that of the most frequent sense.
+index is 0 for groups by chance and 100 for the marked senses. The share right gives each group its most frequent sense.
+The baseline puts all uses into one group, that of the most frequent sense.
 """
 
 from __future__ import annotations

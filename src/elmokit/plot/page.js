@@ -1,3 +1,17 @@
+// Without a graphics card, WebGL is imitated by the processor and many times slower than plain drawing, of which Bokeh
+// leaves most points out while the map moves. A browser that would imitate it is made to have none.
+function hasGraphicsCard() {
+  const gl = document.createElement("canvas").getContext("webgl", { failIfMajorPerformanceCaveat: true })
+  const named = gl?.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl?.RENDERER
+  return gl !== null && !/SwiftShader|llvmpipe|softpipe|software|Basic Render/i.test(gl.getParameter(named))
+}
+if (!hasGraphicsCard()) {
+  const getContext = HTMLCanvasElement.prototype.getContext
+  HTMLCanvasElement.prototype.getContext = function (kind, ...options) {
+    return kind.startsWith("webgl") ? null : getContext.call(this, kind, ...options)
+  }
+}
+
 // What the page of a map does. Bokeh calls these functions; its models are found by their names.
 const elmokit = (() => {
   const SHOWN = 200 // sentences in the panel; all are copied
@@ -135,10 +149,10 @@ const elmokit = (() => {
 
   const hiddenGroups = new Set()
 
-  // Which points are shown, for Bokeh's filter; null is all of them.
-  function shown() {
-    if (!hiddenGroups.size) return null
-    return Array.from(points().group, (group) => !hiddenGroups.has(group))
+  // Which points have a shape and are not hidden, for Bokeh's filter of what draws that shape.
+  function shown(shape) {
+    const groups = model("groups").data.shape.map((one, group) => one === shape && !hiddenGroups.has(group))
+    return Array.from(points().group, (group) => groups[group])
   }
 
   // Hide the group of an item of the legend, or show it again.
@@ -147,7 +161,8 @@ const elmokit = (() => {
     const name = model("groups").data.name[group]
     if (!hiddenGroups.delete(group)) hiddenGroups.add(group)
     item.label = { value: hiddenGroups.has(group) ? `${name} (hidden)` : name }
-    model("shown").filter.change.emit()
+    model("legend").change.emit()
+    for (const renderer of model("chart").renderers) renderer.view.filter.change.emit()
   }
 
   return { part, shown, hidden, selected, searched, switched }

@@ -18,6 +18,8 @@ from elmokit.plot.style import looks
 # Pixels: of a marker with few points, and with many.
 _LARGEST, _SMALLEST = 11, 4
 _PANEL_WIDTH = 380
+# More points than these have no shapes: fewer renderers draw faster, and small shapes look alike.
+_SHAPED = 5_000
 _TOOLTIP = """<div style="max-width: 34em; white-space: normal; font: 14px/1.4 sans-serif">
 @sentence{before}<mark>@sentence{word}</mark>@sentence{after}<br><small>@sentence{group}</small></div>"""
 _TEMPLATE = "{% block postamble %}<script>{{ script }}</script>{% endblock %}"
@@ -38,7 +40,7 @@ def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:
     models: Any = require("bokeh.models", extra="plot")
     points = models.ColumnDataSource(_columns(map, neighbours, seed), name="points")
     texts = models.ColumnDataSource({"text": [_line(sentence) for sentence in map.points.sentences]}, name="texts")
-    groups = models.ColumnDataSource({"name": map.colouring.names}, name="groups")
+    groups = models.ColumnDataSource({"name": map.colouring.names, "shape": _shapes(map)}, name="groups")
     chart = _chart(models, map, points)
     panel = models.Div(
         name="panel",
@@ -61,12 +63,10 @@ def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:
 
 def _columns(map: Map, neighbours: int, seed: int) -> dict[str, Any]:
     """Return what the page knows of each point; x and y are those of the view that is shown."""
-    shapes = [look.shape for look in looks(map.colouring)]
     columns: dict[str, Any] = {
         "sentence": map.points.sentence_N.astype(np.int32),
         "place": map.points.place_N.astype(np.int32),
         "group": map.colouring.group_N.astype(np.int32),
-        "shape": [shapes[group] for group in map.colouring.group_N],
     }
     for number, view in enumerate(map.views.values()):
         columns |= {f"{key}{number}": value for key, value in _placed(view, neighbours, seed).items()}
@@ -103,7 +103,7 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
     )
     chart.axis.visible = False
     chart.grid.visible = False
-    dots = [_draw_dots(models, chart, map, points)]
+    dots = _draw_dots(models, chart, map, points)
     _draw_rings(models, chart)
     hover = models.CustomJSHover(code="return elmokit.part(special_vars.index, format)")
     chart.add_tools(
@@ -118,33 +118,50 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
     return chart
 
 
-def _draw_dots(models: Any, chart: Any, map: Map, points: Any) -> Any:
-    """Draw all groups at once: each renderer costs a copy of the whole picture with WebGL."""
+def _shapes(map: Map) -> list[str]:
+    """Return the shape of each group; of many points all are circles, which are drawn at once."""
+    many = len(map.points) > _SHAPED
+    return ["circle" if many else look.shape for look in looks(map.colouring)]
+
+
+def _draw_dots(models: Any, chart: Any, map: Map, points: Any) -> list[Any]:
+    """Draw the groups of a shape at once: with WebGL each renderer costs a copy of the whole picture.
+
+    (One renderer for all shapes loses them when some points are selected, in Bokeh 3.9.)
+    """
+    shapes = _shapes(map)
     look = looks(map.colouring)
-    last = len(look) - 0.5
-    colour = models.LinearColorMapper([one.colour for one in look], low=-0.5, high=last)
-    dots = chart.scatter(
-        "x",
-        "y",
-        source=points,
-        view=models.CDSView(filter=models.CustomJSFilter(code="return elmokit.shown()"), name="shown"),
-        size=max(_SMALLEST, min(_LARGEST, 30 - 5.5 * np.log10(len(map.points)))),
-        marker="shape",
-        fill_color={"field": "group", "transform": colour},
-        line_color="#222222",
-        line_width=0.4,
-        alpha=0.85,
-        nonselection_alpha=0.08,
-    )
-    firsts = (int((map.colouring.group_N == number).argmax()) for number in range(len(look)))
+    colour = models.LinearColorMapper([one.colour for one in look], low=-0.5, high=len(look) - 0.5)
+    drawn = {
+        shape: chart.scatter(
+            "x",
+            "y",
+            source=points,
+            view=models.CDSView(filter=models.CustomJSFilter(code=f"return elmokit.shown({shape!r})")),
+            size=max(_SMALLEST, min(_LARGEST, 30 - 5.5 * np.log10(len(map.points)))),
+            marker=shape,
+            fill_color={"field": "group", "transform": colour},
+            line_color="#222222",
+            line_width=0.4,
+            alpha=0.85,
+            nonselection_alpha=0.08,
+        )
+        for shape in dict.fromkeys(shapes)
+    }
+    _draw_legend(models, chart, map, [drawn[shape] for shape in shapes])
+    return list(drawn.values())
+
+
+def _draw_legend(models: Any, chart: Any, map: Map, renderers: list[Any]) -> None:
+    """Draw the names of the groups; `renderers`: what draws each."""
+    firsts = [int((map.colouring.group_N == number).argmax()) for number in range(len(renderers))]
     items = [
-        models.LegendItem(label={"value": name}, renderers=[dots], index=first)
-        for name, first in zip(map.colouring.names, firsts, strict=True)
+        models.LegendItem(label={"value": name}, renderers=[renderer], index=first)
+        for name, renderer, first in zip(map.colouring.names, renderers, firsts, strict=True)
     ]
     legend = models.Legend(name="legend", items=items, label_text_font_size="12px", border_line_color=None)
     legend.js_on_click(models.CustomJS(code="elmokit.hidden(cb_obj.item)"))
     chart.add_layout(legend, "right")
-    return dots
 
 
 def _draw_rings(models: Any, chart: Any) -> None:
