@@ -64,7 +64,10 @@ def test_one_line_with_the_bundled_model():
         (lambda elmo: WordsInContext(elmo, SENTENCES, layers="all"), "expected one vector a word, found 'all'"),
         (lambda elmo: WordsInContext(elmo, SENTENCES).most_similar(["a"], 1), "has 1 words, .* there is no word 1"),
         (lambda elmo: WordsInContext(elmo, SENTENCES).most_similar([], 0), "has 0 words"),
-        (lambda elmo: WordsInContext(elmo, ["The cat"]), "sentence 0: expected a list of tokens, found the string 'The cat'; split it"),
+        (
+            lambda elmo: WordsInContext(elmo, ["The cat"]),
+            "sentence 0: expected a list of tokens, found the string 'The cat'; split it",
+        ),
         (lambda elmo: WordsInContext(elmo, [["The"], None]), "sentence 1: expected a list of tokens, found None"),
         (lambda elmo: WordsInContext(elmo, SENTENCES).most_similar("The cat", 0), "the string 'The cat'; split it"),
     ],
