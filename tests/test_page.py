@@ -250,6 +250,7 @@ def test_a_name_in_the_legend_hides_its_dots(page, drawn):
     assert model(page, "chart", counts) == [6, 6, 1]
 
 
+@pytest.mark.slow
 def test_fifty_thousand_points_open_and_move(chromium, tmp_path):
     """How fast is told in docs/seeing.md; here it must only answer, on a machine without a graphics card."""
     generator = np.random.default_rng(0)
