@@ -295,6 +295,15 @@ def grey(colour):
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def test_groups_of_the_same_shape_differ_in_grey():
+    names = [f"n{i}" for i in range(colouring.MOST_GROUPS)]
+    found = style.looks(plot.Colouring("x", names, np.zeros(1, np.int64)))
+    shades = {
+        shape: [grey(one.colour) for one in found if one.shape == shape] for shape in {one.shape for one in found}
+    }
+    assert all(len(pair) == 2 and abs(pair[0] - pair[1]) > 0.1 for pair in shades.values())
+
+
 def test_steps_are_readable_in_grey():
     shades = [grey(look.colour) for look in style.looks(plot.Colouring("x", list("abcdef"), np.zeros(1), True))]
     assert (np.diff(shades) > 0.05).all()

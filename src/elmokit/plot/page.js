@@ -157,11 +157,10 @@ const elmokit = (() => {
 
   // Hide the group of an item of the legend, or show it again.
   function hidden(item) {
-    const group = points().group[item.index]
+    const group = item.index
     const name = model("groups").data.name[group]
     if (!hiddenGroups.delete(group)) hiddenGroups.add(group)
     item.label = { value: hiddenGroups.has(group) ? `${name} (hidden)` : name }
-    model("legend").change.emit()
     for (const renderer of model("chart").renderers) renderer.view.filter.change.emit()
   }
 

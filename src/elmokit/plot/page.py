@@ -132,12 +132,13 @@ def _draw_dots(models: Any, chart: Any, map: Map, points: Any) -> list[Any]:
     shapes = _shapes(map)
     look = looks(map.colouring)
     colour = models.LinearColorMapper([one.colour for one in look], low=-0.5, high=len(look) - 0.5)
-    drawn = {
-        shape: chart.scatter(
+
+    def scatter(shape: str, source: Any, view: Any) -> Any:
+        return chart.scatter(
             "x",
             "y",
-            source=points,
-            view=models.CDSView(filter=models.CustomJSFilter(code=f"return elmokit.shown({shape!r})")),
+            source=source,
+            view=view,
             size=max(_SMALLEST, min(_LARGEST, 30 - 5.5 * np.log10(len(map.points)))),
             marker=shape,
             fill_color={"field": "group", "transform": colour},
@@ -146,18 +147,24 @@ def _draw_dots(models: Any, chart: Any, map: Map, points: Any) -> list[Any]:
             alpha=0.85,
             nonselection_alpha=0.08,
         )
-        for shape in dict.fromkeys(shapes)
-    }
-    _draw_legend(models, chart, map, [drawn[shape] for shape in shapes])
-    return list(drawn.values())
+
+    def filtered(shape: str) -> Any:
+        return models.CDSView(filter=models.CustomJSFilter(code=f"return elmokit.shown({shape!r})"))
+
+    drawn = [scatter(shape, points, filtered(shape)) for shape in dict.fromkeys(shapes)]
+    # What the legend shows is on no place of the map, so that it stays there when the dots are hidden.
+    nowhere = np.full(len(look), np.nan)
+    samples = models.ColumnDataSource({"x": nowhere, "y": nowhere, "group": np.arange(len(look), dtype=np.int32)})
+    sample = {shape: scatter(shape, samples, models.CDSView()) for shape in dict.fromkeys(shapes)}
+    _draw_legend(models, chart, map.colouring.names, [sample[shape] for shape in shapes])
+    return drawn
 
 
-def _draw_legend(models: Any, chart: Any, map: Map, renderers: list[Any]) -> None:
-    """Draw the names of the groups; `renderers`: what draws each."""
-    firsts = [int((map.colouring.group_N == number).argmax()) for number in range(len(renderers))]
+def _draw_legend(models: Any, chart: Any, names: list[str], renderers: list[Any]) -> None:
+    """Draw the names of the groups; `renderers`: what draws a sample of each."""
     items = [
-        models.LegendItem(label={"value": name}, renderers=[renderer], index=first)
-        for name, renderer, first in zip(map.colouring.names, renderers, firsts, strict=True)
+        models.LegendItem(label={"value": name}, renderers=[renderer], index=number)
+        for number, (name, renderer) in enumerate(zip(names, renderers, strict=True))
     ]
     legend = models.Legend(name="legend", items=items, label_text_font_size="12px", border_line_color=None)
     legend.js_on_click(models.CustomJS(code="elmokit.hidden(cb_obj.item)"))

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from elmokit.plot.colouring import OTHER, Colouring
 
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#555555", "#f0e442")
+# Those beside each other differ in grey: a shape that comes again has the colour after.
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00", "#cc79a7", "#555555", "#f0e442")
 # The names of shapes in Bokeh and in matplotlib.
 _SHAPES = {
     "circle": "o",
