@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -110,11 +111,17 @@ def indexed(elmo: Elmo, judged: Collection) -> list[dict[str, Any]]:
         index.add("documents", judged.documents)
         index.optimize()
         asked = [[token for sentence in question for token in sentence] for question in judged.questions]
-        near, full = ([index.search(a, count=DEPTH, by=by, exact=True) for a in asked] for by in ("vector", "text"))
+        near, full = (all_hits(index, asked, by) for by in ("vector", "text"))
         both = [fuse(list(pair), DEPTH) for pair in zip(near, full, strict=True)]  # as `Index.search` does
         at = {"layer": index.settings.layers, "pool": index.settings.pool}
         ways = zip(("vector", "text", "both"), (near, full, both), strict=True)
         return [{**at, "by": by, **scores(numbers(found), judged.gains)} for by, found in ways]
+
+
+def all_hits(index: Index, asked: Sequence[Sequence[str]], by: Any) -> list[list[Hit]]:
+    """Return what is found for each question; several are asked at the same time."""
+    with ThreadPoolExecutor(8) as several:
+        return list(several.map(lambda tokens: index.search(tokens, count=DEPTH, by=by, exact=True), asked))
 
 
 def numbers(found: Sequence[Sequence[Hit]]) -> list[list[int]]:

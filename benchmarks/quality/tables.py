@@ -138,7 +138,7 @@ def search_lines(result: dict[str, Any]) -> list[str]:
     )
     senses = [row(["uses of words: layer", "pool", "nearest has the same sense, %"]), aligned(2, 1)]
     senses += [row([str(one["layer"]), one["pool"], f"{one['same_sense']:.1f}"]) for one in result["uses"]]
-    return [*table, "", *senses, "", note(result, sizes)]
+    return [*table, "", *(senses if result["uses"] else []), "", note(result, sizes)]
 
 
 # ---------------------------------------------------------------- parts
