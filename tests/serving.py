@@ -15,6 +15,9 @@ from elmokit.serve.run import configured
 
 WORDS = ("<S>", "</S>", "<UNK>", "the", "cat", "sat", ".", "it", "purred", "dog", "on", "mat")
 KEY = "a-key-of-the-tests"
+# Seconds that a reply may take on a machine that is busy with all else.
+PATIENCE = 120
+JSON = {"Content-Type": "application/json"}
 
 
 def make_hosted(name="tiny", *, vocabulary=WORDS, **shape):
@@ -44,11 +47,11 @@ def served(*models, settings=None):
         yield address
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
         assert not thread.is_alive(), "the server did not end"
 
 
-def until(holds, *, seconds=20):
+def until(holds, *, seconds=PATIENCE):
     """Wait for what must come true."""
     end = time.monotonic() + seconds
     while not holds():
@@ -58,13 +61,18 @@ def until(holds, *, seconds=20):
 
 def post(address, path, content, **options):
     """The reply to one request."""
-    with httpx.Client(base_url=str(address), timeout=30) as client:
+    with httpx.Client(base_url=str(address), timeout=PATIENCE) as client:
         return client.post(path, json=content, **options)
 
 
-def metric(address, name):
+def send(method, url, **options):
+    """The reply to one request, of any content."""
+    return httpx.request(method, url, timeout=PATIENCE, **options)
+
+
+def metric(address, name, **options):
     """The value of a line of /metrics."""
-    for line in httpx.get(f"{address}/metrics").text.splitlines():
+    for line in send("GET", f"{address}/metrics", **options).text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.rpartition(" ")[2])
     return None

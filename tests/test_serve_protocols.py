@@ -3,7 +3,6 @@
 import base64
 import json
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -13,7 +12,7 @@ from elmokit.compat.tfhub import outputs_of
 from elmokit.model import Elmo
 from elmokit.reading import Splitter
 from elmokit.serve import Hosted
-from serving import make_hosted, post, served
+from serving import make_hosted, post, send, served
 
 TEXTS = ["The cat sat. It purred!", "a dog", "mat"]
 STRINGS = ["the cat sat .", " it  purred ", "mat"]
@@ -153,7 +152,7 @@ def test_tensorflow_rows(address, tiny, mixed, model, version, signature):
 def test_tensorflow_columns(address, mixed, signature):
     # As an old client sends it: requests.post(url, data=json.dumps(...)), which names no content type.
     body = json.dumps({"signature_name": signature, **COLUMNS[signature]}).encode()
-    outputs = httpx.post(f"{address}/v1/models/mixed:predict", content=body).json()["outputs"]
+    outputs = send("POST", f"{address}/v1/models/mixed:predict", content=body).json()["outputs"]
     expected = expected_outputs(mixed.elmo)
     assert outputs.keys() == expected.keys() == {"word_emb", "lstm_outputs1", "lstm_outputs2", "elmo", "default"}
     for name, array in expected.items():
@@ -162,13 +161,13 @@ def test_tensorflow_columns(address, mixed, signature):
 
 def test_tensorflow_status(address):
     for path in ("/v1/models/tiny", "/v1/models/tiny/versions/1"):
-        [version] = httpx.get(address + path).json()["model_version_status"]
+        [version] = send("GET", address + path).json()["model_version_status"]
         assert version == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
 
 def test_tensorflow_metadata(address, tiny):
-    found = httpx.get(f"{address}/v1/models/tiny/metadata").json()
-    assert found == httpx.get(f"{address}/v1/models/tiny/versions/1/metadata").json()
+    found = send("GET", f"{address}/v1/models/tiny/metadata").json()
+    assert found == send("GET", f"{address}/v1/models/tiny/versions/1/metadata").json()
     assert found["model_spec"] == {"name": "tiny", "signature_name": "", "version": "1"}
     signatures = found["metadata"]["signature_def"]["signature_def"]
     assert set(signatures) == {"default", "serving_default", "tokens"}
@@ -212,7 +211,7 @@ def test_tensorflow_metadata(address, tiny):
     ],
 )  # fmt: skip
 def test_tensorflow_errors(address, path, body, status, message):
-    reply = httpx.post(f"{address}/v1/models/{path}", content=body)
+    reply = send("POST", f"{address}/v1/models/{path}", content=body)
     assert reply.status_code == status
     assert list(reply.json()) == ["error"]
     assert message in reply.json()["error"]
@@ -322,6 +321,6 @@ def test_open_inference_errors(address, inputs, message):
 def test_open_inference_damaged_tensors(address, length, tail, message):
     head = json.dumps({"inputs": [tensor(parameters={"binary_data_size": len(tail)})]}).encode()
     headers = {"Inference-Header-Content-Length": length or str(len(head))}
-    reply = httpx.post(f"{address}/v2/models/tiny/infer", content=head + tail, headers=headers)
+    reply = send("POST", f"{address}/v2/models/tiny/infer", content=head + tail, headers=headers)
     assert reply.status_code == 400
     assert message in reply.json()["error"]

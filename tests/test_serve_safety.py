@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from elmokit.serve import Limits, Settings
-from serving import KEY, make_hosted, post, served, until
+from serving import KEY, PATIENCE, make_hosted, post, send, served, until
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,12 @@ def address(tiny):
     ],
 )
 def test_what_is_too_much_or_wrong_is_one_sentence(address, wanted, message):
-    reply = httpx.post(f"{address}/embed", content=json.dumps(wanted), headers={"Content-Type": "application/json"})
+    reply = httpx.post(
+        timeout=PATIENCE,
+        url=f"{address}/embed",
+        content=json.dumps(wanted),
+        headers={"Content-Type": "application/json"},
+    )
     assert reply.status_code == 422
     assert message in reply.json()["error"]
     assert "\n" not in reply.json()["error"]
@@ -64,7 +69,9 @@ def test_what_is_too_much_or_wrong_is_one_sentence(address, wanted, message):
 def test_a_body_that_is_too_large(address, path, chunked):
     body = b"x" * 5000
     content = iter([body[:1000]] * 5) if chunked else body
-    reply = httpx.post(f"{address}{path}", content=content, headers={"Content-Type": "application/json"})
+    reply = httpx.post(
+        timeout=PATIENCE, url=f"{address}{path}", content=content, headers={"Content-Type": "application/json"}
+    )
     assert reply.status_code == 413
     assert "the body of the request is larger than 4000 bytes" in reply.text
 
@@ -76,7 +83,9 @@ def test_a_row_of_padding_counts_in_the_reply(address):
 
 
 def test_a_body_that_is_no_json(address):
-    reply = httpx.post(f"{address}/embed", content=b"{", headers={"Content-Type": "application/json"})
+    reply = httpx.post(
+        timeout=PATIENCE, url=f"{address}/embed", content=b"{", headers={"Content-Type": "application/json"}
+    )
     assert reply.status_code == 422
     assert "JSON" in reply.json()["error"]
 
@@ -84,7 +93,7 @@ def test_a_body_that_is_no_json(address):
 def test_nesting_does_not_break_it(address):
     content = b'{"sentences": ' + b"[" * 3900
     assert httpx.post(
-        f"{address}/embed", content=content, headers={"Content-Type": "application/json"}
+        timeout=PATIENCE, url=f"{address}/embed", content=content, headers={"Content-Type": "application/json"}
     ).status_code in (400, 422)
 
 
@@ -92,7 +101,7 @@ def test_nesting_does_not_break_it(address):
     "path", ["/../../etc/passwd", "/page/..%2f..%2fetc%2fpasswd", "/page/%00", "/v1/models/..%2f..", "//etc/passwd"]
 )
 def test_no_path_leads_to_a_file(address, path):
-    reply = httpx.get(f"{address}{path}")
+    reply = send("GET", f"{address}{path}")
     assert reply.status_code in (400, 404)
     assert "root:" not in reply.text
 
@@ -108,7 +117,10 @@ def test_no_module_of_the_server_opens_files():
 
 
 def test_nothing_is_told_without_the_key(tiny):
-    with served(tiny, settings=Settings(api_key=KEY)) as address, httpx.Client(base_url=str(address)) as client:
+    with (
+        served(tiny, settings=Settings(api_key=KEY)) as address,
+        httpx.Client(base_url=str(address), timeout=PATIENCE) as client,
+    ):
         for path in ("/v1/models", "/metrics", "/openapi.json", "/v2", "/nothing", "/healthy"):
             for header in (
                 {},
@@ -133,15 +145,16 @@ def test_other_origins_are_told_nothing_unless_they_are_named(tiny):
     origin = {"Origin": "https://elsewhere.example"}
     asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     with served(tiny) as address:
-        assert "access-control-allow-origin" not in httpx.get(f"{address}/health", headers=origin).headers
-        assert httpx.options(f"{address}/embed", headers=asked).status_code == 405
+        assert "access-control-allow-origin" not in send("GET", f"{address}/health", headers=origin).headers
+        assert send("OPTIONS", f"{address}/embed", headers=asked).status_code == 405
     settings = Settings(cors_origins=("https://elsewhere.example",), api_key=KEY)
     with served(tiny, settings=settings) as address:
         assert (
-            httpx.options(f"{address}/embed", headers=asked).headers["access-control-allow-origin"] == origin["Origin"]
+            send("OPTIONS", f"{address}/embed", headers=asked).headers["access-control-allow-origin"]
+            == origin["Origin"]
         )
         other = {**asked, "Origin": "https://third.example"}
-        assert "access-control-allow-origin" not in httpx.options(f"{address}/embed", headers=other).headers
+        assert "access-control-allow-origin" not in send("OPTIONS", f"{address}/embed", headers=other).headers
 
 
 # ---------------------------------------------------------------- slow and idle connections
@@ -176,7 +189,7 @@ def test_headers_that_never_end_are_not_waited_for(tiny, begun):
             except OSError:
                 break
         assert time.monotonic() < end
-        assert httpx.get(f"{address}/health").status_code == 200
+        assert send("GET", f"{address}/health").status_code == 200
 
 
 def test_a_second_request_may_not_be_slow_either(tiny):
@@ -259,7 +272,7 @@ def fuzzed(address, tmp_path, examples, phases):
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(tmp_path / "schemathesis.toml"),
         "run", f"{address}/openapi.json", "--max-examples", str(examples), "--seed", "1", "--no-color",
-        "--generation-deterministic", "--phases", phases, "--checks", "all",
+        "--generation-deterministic", "--request-timeout", str(PATIENCE), "--phases", phases, "--checks", "all",
         "--exclude-checks", "positive_data_acceptance,unsupported_method",
     ]  # fmt: skip
     return subprocess.run(
