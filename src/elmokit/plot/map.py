@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, require
 from elmokit.labelled import LabelledText
 from elmokit.layers import layer_weights
 from elmokit.plot import colouring
@@ -70,6 +70,7 @@ def make_map(
 
     Raises `TextError` where nothing is to be shown or the text lacks what `by` needs, `MismatchError`, `MissingExtra`.
     """
+    require("sklearn.decomposition", extra="plot")  # before the work, and before clusters name a smaller extra
     text = text if isinstance(text, LabelledText) else LabelledText([list(sentence) for sentence in text])
     by = by or _usual(text, words, whole)
     layers = _layers(elmo, layers, by)
