@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from elmokit.errors import MismatchError, MissingExtra, TextError
 from elmokit.lm import Scores as SentenceScores
 from elmokit.lm import Substitute
+from elmokit.memory import give_back_freed_memory
 from elmokit.model import Layers, Pool
 from elmokit.reading import Splitter
 from elmokit.serve.batcher import Batcher, Full, Item
@@ -32,6 +33,8 @@ Array = NDArray[np.float32]
 Sentences = Sequence[Sequence[str]]
 # Uses of a word that are grouped: their number counts twice in time.
 _MOST_USES = 2000
+# Items computed until the holes that batches of ever other sizes leave in memory are given back to the system.
+_GIVE_BACK_AFTER = 1000
 
 
 class Service:
@@ -44,6 +47,7 @@ class Service:
         self.metrics.watch_queue(lambda: self._batcher.waiting if self._batcher else 0)
         self._splitting = CapacityLimiter(1)  # splitting holds Python's lock: more threads would be no faster
         self._batcher: Batcher | None = None
+        self._since_given_back = 0  # items computed since then
 
     def start(self) -> None:
         """Start computing."""
@@ -138,7 +142,12 @@ class Service:
         self.models[task.model].spell(task, items)
 
     def _compute(self, task: Task, items: list[Item]) -> list[Any]:
-        return self.models[task.model].compute(task, items)
+        found = self.models[task.model].compute(task, items)
+        self._since_given_back += len(items)
+        if self._since_given_back >= _GIVE_BACK_AFTER:
+            self._since_given_back = 0
+            give_back_freed_memory()
+        return found
 
 
 def service_of(request: Request) -> Service:
