@@ -129,7 +129,7 @@ def _draw_legend(drawn: Any, map: Map) -> None:
 def _name_points(drawn: Any, panel: Any, map: Map, view: View, most: int) -> None:
     """Name points that are far from each other, where there is room: over no point, over no other name, inside.
 
-    (adjustText and textalloc were tried: the one hides points where they are dense, the other runs out of the panel.)
+    (A library for it, textalloc, was tried and ran out of the panel.)
     """
     renderer = drawn.canvas.get_renderer()
     area = panel.get_window_extent(renderer)
