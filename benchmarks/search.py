@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 
 from elmokit import load
 from elmokit.reading import read_sentences
-from elmokit.search.pooling import Whitening, unit
+from elmokit.search.pooling import Whitening
 from elmokit.search.rows import Row
 from elmokit.search.store import Store, open_store
+from elmokit.vectors import unit
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
 EFFORTS = (10, 25, 50, 100, 200, 400)

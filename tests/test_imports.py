@@ -17,7 +17,7 @@ import elmokit
 PACKAGE = Path(elmokit.__file__).parent
 
 # Each of these may import those before it (tier 0, then tier 1).
-TIER_0 = ["errors", "memory", "reading", "text", "config", "stored", "checkpoint", "formats"]
+TIER_0 = ["errors", "memory", "vectors", "reading", "text", "config", "stored", "checkpoint", "formats"]
 TIER_0 += ["download", "hub", "catalog"]
 SPINE = [*TIER_0, "kernels", "mirror", "network", "head", "padded", "model"]
 # Leaves: what else of the package each may import. No leaf imports another, but for the jobs and

@@ -19,11 +19,12 @@ from conftest import make_checkpoint
 from elmokit.errors import FormatError, MismatchError, MissingExtra, OutputError
 from elmokit.model import Elmo
 from elmokit.search import Changes, Condition, Hit, Index, settings_of, vectors
-from elmokit.search.pooling import Idf, Pooling, Whitening, unit
+from elmokit.search.pooling import Idf, Pooling, Whitening
 from elmokit.search.query import read_query
 from elmokit.search.rows import fuse
 from elmokit.search.settings import from_json, to_json
 from elmokit.search.store import shown
+from elmokit.vectors import unit
 
 pytest.importorskip("lancedb")
 

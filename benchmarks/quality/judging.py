@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from elmokit import Elmo, load
 from elmokit.train.initial import initial_arrays
+from elmokit.vectors import unit as unit
 
 QUALITY = Path(__file__).parent
 RESULTS = QUALITY.parent / "results" / "quality"
@@ -145,12 +146,6 @@ def quotes(word: str) -> str:
 
 
 # ---------------------------------------------------------------- arithmetic
-
-
-def unit(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Scale vectors to length 1; zeros stay zeros."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
 
 
 def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:

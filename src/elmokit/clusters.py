@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elmokit.errors import MismatchError, require
+from elmokit.vectors import unit
 
 # Groups are tried up to this number, where none is given.
 MOST_GROUPS = 8
@@ -63,11 +64,6 @@ def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, most: int =
     scores = {k: _silhouette(units_ND, labels, seed) for k, labels in tried.items() if 1 < k < len(units_ND)}
     best = max(scores, key=lambda k: scores[k]) if n is None and scores else n or 1
     return Groups(_by_size(tried.get(best, np.zeros(len(units_ND), np.int64))), scores)
-
-
-def unit(vectors_ND: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return vectors of length 1; zeros stay zeros."""
-    return vectors_ND / np.maximum(np.linalg.norm(vectors_ND, axis=-1, keepdims=True), 1e-12)
 
 
 def _k_means(units_ND: NDArray[np.floating], k: int, seed: int) -> NDArray[np.int64]:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from elmokit.clusters import group, unit
+from elmokit.clusters import group
 from elmokit.errors import TextError
 from elmokit.layers import layer_weights
+from elmokit.vectors import unit
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from elmokit.errors import MismatchError, expect
 from elmokit.model import Elmo, Layers, Sentence
 from elmokit.text import check_sentence
+from elmokit.vectors import unit
 
 
 class Neighbour(NamedTuple):
@@ -41,7 +42,7 @@ class WordsInContext:
         if not any(self.sentences):
             raise MismatchError("expected sentences with words to search in, found none")
         self._places = [(s, p) for s, sentence in enumerate(self.sentences) for p in range(len(sentence))]
-        self._vectors_ND = _unit(np.concatenate(list(elmo.embed(self.sentences, layers=layers))))
+        self._vectors_ND = unit(np.concatenate(list(elmo.embed(self.sentences, layers=layers))))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -57,7 +58,7 @@ class WordsInContext:
         if not -len(sentence) <= place < len(sentence):
             raise MismatchError(f"the sentence has {len(sentence)} words, counted from 0; there is no word {place}")
         vector = next(iter(self._elmo.embed([sentence], layers=self._layers)))[place]
-        cosines_N = self._vectors_ND @ _unit(vector)
+        cosines_N = self._vectors_ND @ unit(vector)
         itself = {(s, place % len(sentence)) for s, other in enumerate(self.sentences) if other == sentence}
         order = [n for n in _largest(cosines_N, topn + len(itself)) if self._places[n] not in itself]
         return [Neighbour(self._word(n), float(cosines_N[n]), *self._places[n]) for n in order[:topn]]
@@ -78,7 +79,3 @@ def _largest(values_N: NDArray[np.float32], n: int) -> Sequence[int]:
     n = min(n, len(values_N))
     chosen = np.argpartition(-values_N, n - 1)[:n] if n else np.empty(0, np.int64)
     return chosen[np.argsort(-values_N[chosen], kind="stable")].tolist()
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))

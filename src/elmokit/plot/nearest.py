@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.clusters import unit
 from elmokit.errors import require
+from elmokit.vectors import unit
 
 # Up to so many points every pair is compared; its time grows with their square.
 EXACT = 20_000

@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from elmokit.errors import MismatchError, OutputError
 from elmokit.model import Elmo, Layers, WordVectors, load
-from elmokit.search.pooling import Vectors, unit
+from elmokit.search.pooling import Vectors
 from elmokit.search.query import Query, given_query, read_query
 from elmokit.search.rows import NO_PLACE, Condition, Hit, Kind, Row, check, digest, fuse, key, read_condition
 from elmokit.search.settings import Settings, State, Unit, from_json, to_json
 from elmokit.search.store import Store, open_store, shown
 from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
 from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
+from elmokit.vectors import unit
 
 By: TypeAlias = Literal["vector", "text", "both"]
 

@@ -14,6 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from elmokit.vectors import unit
+
 Vectors: TypeAlias = NDArray[np.float32]
 Words: TypeAlias = Sequence[str]
 
@@ -103,9 +105,3 @@ class Pooling:
     def word(self, vectors: Vectors) -> Vectors:
         """Return vectors of words (..., D) as they are compared or averaged."""
         return self.whitening(vectors) if self.whitening else vectors
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Scale vectors (..., D) to length 1; zeros stay zeros."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

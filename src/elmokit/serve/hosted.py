@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from elmokit.errors import ElmoError
 from elmokit.lm import LanguageModel
 from elmokit.model import Elmo, Pool, Sentence
+from elmokit.text import distinct_words
 
 if TYPE_CHECKING:
     from elmokit.search import Index
@@ -72,8 +73,7 @@ class Hosted:
     def spell(self, task: Task, items: Sequence[Any]) -> None:
         """Compute what words are spelled like, of the words that are new; other tasks than vectors do so themselves."""
         if isinstance(task, Vectors):
-            marks = self.elmo.speller.marks
-            self.words.learn(list(dict.fromkeys((marks.begin, marks.end, *(word for item in items for word in item)))))
+            self.words.learn(distinct_words(items, self.elmo.speller.marks))
 
     def compute(self, task: Task, items: Sequence[Any]) -> list[Any]:
         """Return the result for each item."""

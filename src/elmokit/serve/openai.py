@@ -19,6 +19,7 @@ from starlette.responses import Response
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.refusal import Refusal
 from elmokit.serve.service import Served, Service
+from elmokit.vectors import unit
 
 Array = NDArray[np.float32]
 router = APIRouter(tags=["OpenAI"])
@@ -156,8 +157,8 @@ def _texts(given: Any) -> list[str]:
 def _mean(means: Sequence[Array], sizes: Sequence[int]) -> Array:
     """Return the mean over all words of sentences, from those of each, scaled to length 1."""
     mean = np.average(means, axis=0, weights=sizes) if len(means) > 1 else means[0]
-    unit: Array = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-    return unit
+    scaled: Array = unit(mean).astype(np.float32)
+    return scaled
 
 
 def _base64(vector: Array) -> str:
