@@ -200,7 +200,7 @@ def test_kept_word_vectors_change_nothing(tiny_elmo):
 
 def test_threads_may_share_word_vectors(tiny_elmo, monkeypatch):
     """Whatever one forgets, another has what it asked for."""
-    monkeypatch.setattr("elmokit.model._WORD_VALUES", 6 * tiny_elmo.config.lstm.projection_dim)
+    monkeypatch.setattr("elmokit.word_vectors._VALUES", 6 * tiny_elmo.config.lstm.projection_dim)
     words = tiny_elmo.word_vectors()
     sentences = [["a", "b", chr(ord("a") + n % 26)] for n in range(200)]
     with ThreadPoolExecutor(4) as threads:
