@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -147,7 +148,7 @@ def asked_for(
     plain = {**chosen, "layers": _plain_layers(chosen["layers"])}
     spec = Spec(
         width=elmo.dim,
-        layers=elmo.n_layers if chosen["layers"] == "all" else None,
+        layers=elmo.n_layers if plain["layers"] == "all" else None,
         pooled=chosen["pool"] != "none",
         dtype=dtype,
         notes={"model": elmo.fingerprint, "options": json.dumps(plain)},
@@ -156,8 +157,10 @@ def asked_for(
 
 
 def _plain_layers(layers: Layers) -> str | int | list[float]:
-    """Return `layers` as JSON holds it."""
-    return layers if isinstance(layers, str | int) else [float(weight) for weight in layers]
+    """Return `layers` as JSON holds it, and as it can be compared: an array of weights has no one answer to ==."""
+    if isinstance(layers, str):
+        return layers
+    return int(layers) if isinstance(layers, int | Integral) else [float(weight) for weight in layers]
 
 
 def _check_keys(place: Partial, spec: Spec) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -328,10 +329,12 @@ def _opened(address: str | Path, name: str) -> Iterator[Store]:
 
 
 def _plain_layers(layers: Layers) -> Any:
-    """Return `layers` as JSON holds it."""
-    if layers == "all":
-        raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
-    return layers if isinstance(layers, str | int) else [float(weight) for weight in layers]
+    """Return `layers` as JSON holds it; an array of weights has no one answer to ==."""
+    if isinstance(layers, str):
+        if layers == "all":
+            raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
+        return layers
+    return int(layers) if isinstance(layers, int | Integral) else [float(weight) for weight in layers]
 
 
 def settings_of(address: str | Path, *, name: str = NAME) -> Settings | None:
