@@ -28,7 +28,7 @@ from elmokit.cli.options import (
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
-    from elmokit.search import Hit, Reader, Settings
+    from elmokit.search import Hit, Index, Reader, Settings
 
 Database = Annotated[
     str, Argument(metavar="DB", help="folder of the index, or a server: postgresql://user@host/database")
@@ -199,7 +199,7 @@ def _made(
     wanted: Mapping[str, Any],
     name: str,
     model: str | None,
-) -> Any:
+) -> Index:
     from elmokit import search
 
     given = {key: value for key, value in wanted.items() if value is not None}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elmokit.errors import require
+from elmokit.layers import called
 from elmokit.plot.map import Map, View
 from elmokit.plot.nearest import nearest
 from elmokit.plot.style import looks
@@ -186,7 +187,7 @@ def _controls(models: Any, layouts: Any, map: Map) -> Any:
         model.js_on_change(event, models.CustomJS(code="elmokit.searched()"))
     controls = [search, where]
     if len(map.views) > 1:
-        labels = [f"layer {name}" if name.isdecimal() else name for name in map.views]
+        labels = [called(name) for name in map.views]
         layer = models.RadioButtonGroup(name="layer", labels=labels, active=0)
         layer.js_on_change("active", models.CustomJS(code="elmokit.switched()"))
         controls.append(layer)
