@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elmokit.errors import MismatchError, expect, expect_count
+from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
 from elmokit.head import read_head
 from elmokit.model import Carry, Elmo
 from elmokit.network import State
@@ -109,6 +109,8 @@ class LanguageModel:
         """
         expect_count(batch_size, "batch_size")
         expect(Iterable, sentences, "sentences", "lists of tokens")
+        if not isinstance(state, Carry):
+            expect_one_of(("fresh", "warm", "carry"), state, "state")
         if state == "carry":
             state = Carry()
         sentences = _checked(sentences)
@@ -191,11 +193,10 @@ class LanguageModel:
 
     # ------------------------------------------------------------ computing
 
-    def _start(self, state: StateName | Carry) -> State:
+    def _start(self, state: Literal["fresh", "warm"]) -> State:
+        expect_one_of(("fresh", "warm"), state, "state")
         if state == "fresh":
             return self.elmo.network.zero_state(1)
-        if state != "warm":
-            raise MismatchError(f"state {state!r}: expected fresh, warm or carry")
         if self.elmo.warm_state is None:
             raise MismatchError("this model stores no warmed state; take state fresh, or a model made with Elmo.warm")
         return self.elmo.warm_state
