@@ -141,9 +141,10 @@ def asked_for(
 ) -> tuple[Spec, dict[str, Any]]:
     """Return what the output will hold, and the settings that a run which goes on must share with the first.
 
-    chosen: the options of `Elmo.embed`; reading: those of `read_sentences`. Raises `MismatchError` for `save_every`
-    below 1.
+    chosen: the options of `Elmo.embed`; reading: those of `read_sentences`. Raises `MismatchError` for options that the
+    model refuses, and for `save_every` below 1.
     """
+    elmo.embed((), **chosen)  # refuses them before anything is written
     expect_count(save_every, "save_every")
     plain = {**chosen, "layers": _plain_layers(chosen["layers"])}
     spec = Spec(
