@@ -125,7 +125,7 @@ class LanguageModel:
             for first in range(0, len(order), batch_size):
                 numbers = order[first : first + batch_size]
                 batch = [window[i] for i in numbers]
-                found |= zip(numbers, self._score(batch, _repeated(start, len(batch)))[0], strict=True)
+                found |= zip(numbers, self._score(batch, start.repeated(len(batch)))[0], strict=True)
             yield from (found[i] for i in range(len(window)))
 
     def perplexity(
@@ -257,7 +257,3 @@ def perplexity_of(scores: Iterable[Scores]) -> Perplexity:
     if not places:
         return Perplexity(math.nan, math.nan, 0, 0)
     return Perplexity(math.exp(forward / places), math.exp(backward / places), places, unknown)
-
-
-def _repeated(state: State, rows: int) -> State:
-    return State(state.h.expand(-1, -1, rows, -1), state.c.expand(-1, -1, rows, -1))

@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from elmokit import checkpoint, formats, hub
 from elmokit.catalog import locate
@@ -232,7 +231,7 @@ class Elmo:
         for number, window in enumerate(_windows(sentences, _WINDOW, _WINDOW_TOKENS)):
             if number:
                 give_back_freed_memory()
-            state = start and start.select(_zeros(window))
+            state = start and start.repeated(len(window))
             # Without a name for the list, it is gone when the next window is computed.
             yield from self._run_by_length(window, words, state, batch_size, reduce)[0]
 
@@ -326,10 +325,6 @@ def _stored_state(arrays: Arrays) -> State | None:
     if "warm.h" not in arrays:
         return None
     return State(*(torch.from_numpy(np.array(arrays[name], np.float32)).unsqueeze(2) for name in ("warm.h", "warm.c")))
-
-
-def _zeros(sentences: Sequence[Sentence]) -> Tensor:
-    return torch.zeros(len(sentences), dtype=torch.int64)
 
 
 def _windows(sentences: Iterable[Sentence], size: int, tokens: float = math.inf) -> Iterator[list[Sentence]]:
