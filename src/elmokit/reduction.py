@@ -1,4 +1,4 @@
-"""From the layers of a sentence to what is asked for: which layers or what mix of them, and a vector a token or one.
+"""What is asked for of all layers: some of them or a mix, and a vector for each token or one for the sentence.
 
 Axes: L layers, M places of a batch without padding, T tokens, D width of a vector.
 """
