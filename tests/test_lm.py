@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
+import reference_head
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import write_native
@@ -42,7 +42,7 @@ def brute_force(checkpoint, sentence):
     config, arrays = checkpoint.config, {name: a.astype(np.float64) for name, a in checkpoint.arrays.items()}
     found = []
     for z, words in enumerate((["<S>", *sentence], ["</S>", *sentence[::-1]])):
-        logits = reference.logits(words, z, config, arrays)
+        logits = reference_head.logits(words, z, config, arrays)
         logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         rows = [WORDS.index(word) if word in WORDS else 2 for word in (*words[1:], ("</S>", "<S>")[z])]
         found.append((logs[range(len(rows)), rows], logs))

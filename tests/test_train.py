@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
+import reference_head
 from conftest import make_checkpoint, make_config
 from elmokit.checkpoint import read_native
 from elmokit.errors import FormatError, MismatchError, OutputError, TextError, TrainingError
@@ -360,7 +360,7 @@ def _reference_loss(z, sentences, vocabulary, config, arrays):
     texts = [s[::-1] if z else s for s in sentences]
     inputs = [w for s in texts for w in (marks[z], *s)]
     targets = [vocabulary.index(w) for s in texts for w in (*s, marks[1 - z])]
-    logits = reference.logits(inputs, z, config, arrays)
+    logits = reference_head.logits(inputs, z, config, arrays)
     log_sum = np.log(np.exp(logits).sum(1))
     return (log_sum - logits[range(len(targets)), targets]).mean()
 
