@@ -300,6 +300,10 @@ def tensor(name="strings", shape=(1,), datatype="BYTES", **more):
             "expected a sequence_len",
         ),
         ([tensor(shape=[0], data=[])], "no sentence"),
+        ([tensor("tokens", [20_000, 0], data=[])], "input 'tokens' holds no token"),
+        ([tensor("tokens", [0, 5], data=[])], "input 'tokens' holds no token"),
+        ([tensor("tokens", [2, 2**63], data=[])], "do not fit its shape"),  # 0 in 64 bits
+        ([tensor("tokens", [1, 10**30], data=["a"])], "do not fit its shape"),
     ],
 )
 def test_open_inference_errors(address, inputs, message):
@@ -313,6 +317,7 @@ def test_open_inference_errors(address, inputs, message):
     [
         ("x", b"", "Inference-Header-Content-Length"),
         ("99999", b"", "Inference-Header-Content-Length"),
+        ("9" * 5000, b"", "Inference-Header-Content-Length"),
         (None, b"\x05\0\0\0abc", "longer than the bytes that are left"),
         (None, b"\x01\0\0", "longer than the bytes that are left"),
         (None, b"\x01\0\0\0a\x01\0\0\0b", "do not fit its shape"),

@@ -76,6 +76,14 @@ def test_a_body_that_is_too_large(address, path, chunked):
     assert "the body of the request is larger than 4000 bytes" in reply.text
 
 
+def test_a_length_of_thousands_of_digits(address):
+    """Python refuses to read so many; most of them are zeros, so that it is a length for all that."""
+    with connect(address) as client:
+        length = b"0" * 5000 + b"4"
+        client.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n[[]]")
+        assert b"HTTP/1.1 400 " in client.recv(1000)
+
+
 def test_a_row_of_padding_counts_in_the_reply(address):
     wanted = {"signature_name": "tokens", "inputs": {"tokens": [[""] * 200], "sequence_len": [1]}}
     reply = post(address, "/v1/models/tiny:predict", wanted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -18,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from elmokit.serve.refusal import Refusal, body_of
 from elmokit.serve.settings import Settings
+
+_NUMBER = re.compile("[0-9]{1,20}")  # what is longer begins with zeros: its bytes are counted as they come
 
 
 class Guard:
@@ -67,7 +70,7 @@ class Guard:
         """Return the body; None where the client went away before its end."""
         most = self.settings.limits.body
         stated = Headers(scope=scope).get("content-length", "0")
-        if stated.isdigit() and int(stated) > most:
+        if _NUMBER.fullmatch(stated) and int(stated) > most:
             raise _too_large(most)
         try:
             return await asyncio.wait_for(_body(receive, most), self.settings.body_timeout)

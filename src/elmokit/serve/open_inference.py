@@ -7,6 +7,8 @@ tensor data extension. Inputs are those of `hub_signatures`: `strings`, or `toke
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -29,6 +31,7 @@ router = APIRouter(tags=["Open Inference"])
 
 Array = NDArray[np.float32]
 _HEADER = "Inference-Header-Content-Length"
+_NUMBER = re.compile("[0-9]{1,18}")  # Python refuses to read thousands of digits
 _INTEGERS = {"INT32": "<i4", "INT64": "<i8"}
 
 
@@ -203,10 +206,9 @@ def _parsed(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
     """Return the JSON of a request, and the bytes behind it."""
     length = len(body)
     if header is not None:
-        if not (header.isascii() and header.isdigit() and int(header) <= len(body)):
-            raise Refusal(
-                400, f"{_HEADER}: expected a number up to the {len(body)} bytes of the body, found {header!r}"
-            )
+        if not (_NUMBER.fullmatch(header) and int(header) <= len(body)):
+            found = f"expected a number up to the {len(body)} bytes of the body, found {header[:20]!r}"
+            raise Refusal(400, f"{_HEADER}: {found}")
         length = int(header)
     try:
         return InferRequest.model_validate_json(body[:length]), body[length:]
@@ -225,7 +227,7 @@ def _sentences(wanted: InferRequest, binary: bytes) -> tuple[list[list[str]], in
     tensors: dict[str, _Tensor] = {}
     for tensor in wanted.inputs:
         values, binary = _values(tensor, binary)
-        if len(values) != int(np.prod(tensor.shape)) or min(tensor.shape) < 0:
+        if min(tensor.shape) < 0 or math.prod(tensor.shape) != len(values):
             raise Refusal(
                 400, f"input {tensor.name!r} has {len(values)} values, which do not fit its shape {tensor.shape}"
             )
@@ -243,6 +245,8 @@ def _signature(tensors: Mapping[str, _Tensor]) -> tuple[list[list[str]], int]:
         expected = "'strings' (B,), or 'tokens' (B, T) and, if they are padded, 'sequence_len' (B,)"
         raise Refusal(400, f"expected the inputs {expected}, found {', '.join(tensors)}")
     (B, T), values = tensors["tokens"]
+    if not values:  # else a shape (10**12, 0), which needs no data, would become as many empty rows
+        raise Refusal(400, "input 'tokens' holds no token; pad empty sentences with an empty string")
     rows = [values[row * T : row * T + T] for row in range(B)]
     return of_tokens(rows, tensors["sequence_len"].values if "sequence_len" in tensors else [T] * B)
 
