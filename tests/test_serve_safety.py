@@ -43,7 +43,9 @@ def address(tiny):
         ({"sentences": [["a"] * 18], "layers": "all"}, "the reply would hold 432 numbers, at most 400 are sent"),
         ({"sentences": [["a"]], "layers": 9}, "layer 9 does not exist; this model has layers 0 to 2"),
         ({"sentences": [["a"]], "layers": [1.0]}, "expected 3 layer weights"),
-        ({"sentences": [["a"]], "texts": ["b"]}, "expected either 'sentences' or 'texts'"),
+        ({"sentences": [["a"]], "texts": ["b"]}, "the body: expected either 'sentences' or 'texts'"),
+        ({"sentences": [["a"]], "layers": 1.5}, "layers: expected 'average', 'top', 'all', the number of a layer, or"),
+        ({"sentences": [["a"]], "layers": [float("nan")]}, "layers: expected 'average', 'top', 'all', the number of"),
         ({"sentences": [["a"]], "colour": "red"}, "colour: "),
         ({"sentences": [["\ud800"]]}, "sentence 0 holds half of a surrogate pair"),
         ({"sentences": [["a"]], "\ud800": 1}, "the body: "),
@@ -62,6 +64,40 @@ def test_what_is_too_much_or_wrong_is_one_sentence(address, wanted, message):
     assert reply.status_code == 422
     assert message in reply.json()["error"]
     assert "\n" not in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted", "message"),
+    [
+        ("/embed", {"sentences": [[1] * 900]}, "sentences.0.0: Input should be a valid string"),
+        ("/embed", {"sentences": [1] * 900}, "sentences.0: Input should be a valid list"),
+        ("/embed", {"texts": [1] * 900}, "texts.0: Input should be a valid string"),
+        ("/embed", {"texts": ["a"], **{str(n): 1 for n in range(300)}}, "0: Extra inputs are not permitted"),
+        ("/substitutes", {"sentence": [1] * 900, "place": 0}, "sentence.0: Input should be a valid string"),
+        ("/search", {"sentence": [1] * 900}, "sentence.0: Input should be a valid string"),
+        ("/v1/embeddings", {"model": "tiny", "input": [None] * 600}, "input: expected a text or a list of texts"),
+    ],
+)
+def test_what_is_wrong_in_every_item_is_said_once(address, path, wanted, message):
+    """Noting it for each of a million took seconds, in which nobody was answered, and gigabytes."""
+    reply = post(address, path, wanted)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["message"] if isinstance(error, dict) else error) == (422, message)
+
+
+def test_openais_param_is_the_name_of_a_field(address):
+    reply = post(address, "/v1/embeddings", {"model": "tiny", "input": {"a": 1}})
+    assert reply.json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_json_that_is_not_called_json(address, kind):
+    """What curl -d sends by itself."""
+    headers = {"Content-Type": kind} if kind else {}
+    reply = send("POST", f"{address}/embed", content=b'{"sentences": [["a"]]}', headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (
+        422, 'the body is read as JSON only if it is called so; send "Content-Type: application/json"'
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/v1/models/tiny:predict", "/v2/models/tiny/infer"])
@@ -95,7 +131,7 @@ def test_a_body_that_is_no_json(address):
         timeout=PATIENCE, url=f"{address}/embed", content=b"{", headers={"Content-Type": "application/json"}
     )
     assert reply.status_code == 422
-    assert "JSON" in reply.json()["error"]
+    assert re.fullmatch("the body of the request is no JSON: .* at character 1", reply.json()["error"])
 
 
 def test_nesting_does_not_break_it(address):

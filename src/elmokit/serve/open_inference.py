@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 from starlette.responses import Response
 
+from elmokit.serve.fields import Items
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.hub_signatures import VERSION, of_strings, of_tokens, output_shapes, outputs
 from elmokit.serve.own import ERRORS, Error, reply
@@ -57,8 +58,8 @@ class InferRequest(BaseModel):
 
     id: StrictStr | None = None
     parameters: dict[str, Any] = {}
-    inputs: list[InputTensor] = Field(min_length=1, max_length=2)
-    outputs: list[OutputWanted] = []
+    inputs: Items[InputTensor] = Field(min_length=1, max_length=2)
+    outputs: Items[OutputWanted] = []
 
 
 class OutputTensor(BaseModel):
