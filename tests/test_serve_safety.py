@@ -6,13 +6,17 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from elmokit.serve import Limits, Settings
+from elmokit.serve.connections import ImpatientProtocol
 from serving import KEY, PATIENCE, make_hosted, post, send, served, until
 
 
@@ -253,6 +257,74 @@ def test_a_body_that_never_ends_is_not_waited_for(tiny):
         reply = slow.recv(1000)
         assert b" 408 " in reply
         assert b"connection: close" in reply.lower()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /",
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: ",
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;extension=",
+    ],
+    ids=["header", "address", "trailer", "chunk"],
+)
+def test_what_is_no_body_may_not_be_without_end(tiny, begun):
+    patient = Settings(header_timeout=PATIENCE, body_timeout=PATIENCE)
+    with served(tiny, settings=patient) as address, connect(address) as client:
+        with suppress(ConnectionError):  # it may be closed while more is sent
+            client.sendall(begun)
+            for _ in range(64):
+                client.sendall(b"a" * (1 << 14))
+        assert closed(client)
+        assert send("GET", f"{address}/health", headers={"X-Long": "a" * 30_000}).status_code == 200
+
+
+def test_a_request_behind_a_long_one_is_not_slow(tiny, monkeypatch):
+    """Three requests at once, the third not whole: the server keeps it waiting, not it the server."""
+    opened, compute = threading.Event(), tiny.compute
+    monkeypatch.setattr(tiny, "compute", lambda task, items: opened.wait(PATIENCE) and compute(task, items))
+    body = b'{"sentences": [["a"]], "pool": "mean"}'
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    first = head + b"Content-Length: %d\r\n\r\n" % len(body)
+    others = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 2
+    with served(tiny, settings=Settings(header_timeout=0.3)) as address, connect(address) as client:
+        client.sendall(first + body + others[:-4])
+        time.sleep(1.5)
+        opened.set()
+        client.sendall(others[-4:])
+        found = b""
+        while found.count(b"200 OK") < 3:
+            more = client.recv(10_000)
+            assert more, found
+            found += more
+
+
+def ask_for_much(address):
+    """A connection with a small buffer that has asked for 8 MB."""
+    body = json.dumps({"sentences": [["a"] * 1000] * 32, "layers": "all"}).encode()
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    client = connect(address)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    return client
+
+
+def test_a_reply_that_nobody_takes_is_not_kept(tiny):
+    with served(tiny, settings=Settings(reply_timeout=0.5)) as address, ask_for_much(address) as client:
+        assert client.recv(10).startswith(b"HTTP/1.1")
+        until(lambda: not address.server.server_state.connections)
+
+
+def test_a_reply_that_is_taken_slowly_is_kept():
+    """What waits is looked at now and then: cut off is who took nothing in between."""
+    connection = Mock(_unsent=0, _reply_timeout=1)
+    for unsent in (5000, 4000, 0, 0, 4000, 3999):
+        connection.transport.get_write_buffer_size.return_value = unsent
+        ImpatientProtocol._look_at_reply(connection)
+        connection.transport.abort.assert_not_called()
+    ImpatientProtocol._look_at_reply(connection)
+    connection.transport.abort.assert_called_once()
 
 
 def idle_connections(address, count):

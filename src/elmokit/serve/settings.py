@@ -26,7 +26,8 @@ class Settings:
     `api_key`: what a client must present as "Authorization: Bearer KEY"; None for no key. `cors_origins`: pages of
     other origins that may call it. `batch_tokens`: tokens computed together. `queue_tokens`: tokens that may wait
     before requests are refused with 503. Times are in seconds: `timeout` of a request, `body_timeout` of its arrival,
-    `header_timeout` of its headers, `drain` for what is under way when the server is stopped.
+    `header_timeout` of its headers, `reply_timeout` in which a client must take some of its reply, `drain` for what is
+    under way when the server is stopped.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class Settings:
     timeout: float = 60.0
     body_timeout: float = 20.0
     header_timeout: float = 10.0
+    reply_timeout: float = 300.0  # the system's own buffers hide progress of a megabyte or two
     drain: float = 30.0
     tracing: bool = False
     limits: Limits = field(default_factory=Limits)
