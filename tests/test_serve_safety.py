@@ -51,6 +51,8 @@ def address(tiny):
         ({"sentences": [["a"]], "layers": 1.5}, "layers: expected 'average', 'top', 'all', the number of a layer, or"),
         ({"sentences": [["a"]], "layers": [float("nan")]}, "layers: expected 'average', 'top', 'all', the number of"),
         ({"sentences": [["a"]], "colour": "red"}, "colour: "),
+        ({"texts": ["a " * 321]}, "the texts have 642 characters, at most 640 are split in one request"),
+        ({"texts": ["A b. " * 7, "A b. " * 7]}, "the texts have more than 40 tokens, which is the most; send them in"),
         ({"sentences": [["\ud800"]]}, "sentence 0 holds half of a surrogate pair"),
         ({"sentences": [["a"]], "\ud800": 1}, "the body: "),
         ({"sentences": [[1]]}, "sentences.0.0: "),

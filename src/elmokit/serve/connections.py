@@ -79,7 +79,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _end(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if getattr(self.cycle, "response_complete", True):
             self.transport.close()
         else:  # the request before it is being answered; until then the rest may not even be read
             self._start()

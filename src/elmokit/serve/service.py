@@ -33,6 +33,9 @@ Array = NDArray[np.float32]
 Sentences = Sequence[Sequence[str]]
 # Uses of a word that are grouped: their number counts twice in time.
 _MOST_USES = 2000
+# Characters of raw text that may be sent for each token that a request may have: some texts take a second to split for
+# every 20,000 characters.
+_CHARACTERS_A_TOKEN = 16
 # Items computed until the holes that batches of ever other sizes leave in memory are given back to the system.
 _GIVE_BACK_AFTER = 1000
 
@@ -78,11 +81,12 @@ class Service:
     # ------------------------------------------------------------ what may be asked
 
     async def split(self, texts: Sequence[str]) -> list[list[list[str]]]:
-        """Return the sentences of each raw text (syntok)."""
-        total, most = sum(map(len, texts)), self.settings.limits.body
+        """Return the sentences of each raw text (syntok), or refuse what has more tokens than a request may have."""
+        total, most = sum(map(len, texts)), _CHARACTERS_A_TOKEN * self.settings.limits.request_tokens
         if total > most:
-            raise Refusal(413, f"the texts have {total} characters, at most {most} are split in one request")
-        return await to_thread.run_sync(_split, texts, limiter=self._splitting)
+            found = f"the texts have {total} characters, at most {most} are split in one request"
+            raise Refusal(422, f"{found}; send them in parts")
+        return await to_thread.run_sync(_split, texts, self.settings.limits, limiter=self._splitting)
 
     async def vectors(
         self, hosted: Hosted, sentences: Sentences, *, layers: Layers = "average", pool: Pool = "none"
@@ -159,9 +163,18 @@ def service_of(request: Request) -> Service:
 Served = Annotated[Service, Depends(service_of)]
 
 
-def _split(texts: Sequence[str]) -> list[list[list[str]]]:
-    split = Splitter(tokenize=True)
-    return [list(split(text.splitlines())) for text in texts]
+def _split(texts: Sequence[str], limits: Limits) -> list[list[list[str]]]:
+    split, left = Splitter(tokenize=True), limits.request_tokens
+    found: list[list[list[str]]] = []
+    for text in texts:
+        found.append([])
+        for sentence in split(text.splitlines()):
+            found[-1].append(sentence)
+            left -= len(sentence)
+            if left < 0:
+                most = limits.request_tokens
+                raise Refusal(422, f"the texts have more than {most} tokens, which is the most; send them in parts")
+    return found
 
 
 # ---------------------------------------------------------------- limits
