@@ -1,5 +1,6 @@
-"""Other people's clients against the server: OpenAI's, requests as of TensorFlow Serving, Triton's."""
+"""Other people's clients against the server: OpenAI's, requests as of TensorFlow Serving, Triton's, KServe's."""
 
+import asyncio
 import base64
 import json
 
@@ -165,6 +166,11 @@ def test_tensorflow_status(address):
         assert version == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
 
+def test_a_status_for_kserves_first_protocol(address):
+    status = send("GET", f"{address}/v1/models/tiny").json()
+    assert (status["name"], status["ready"]) == ("tiny", True)
+
+
 def test_tensorflow_metadata(address, tiny):
     found = send("GET", f"{address}/v1/models/tiny/metadata").json()
     assert found == send("GET", f"{address}/v1/models/tiny/versions/1/metadata").json()
@@ -277,6 +283,67 @@ def test_triton_is_told_what_is_wrong(triton):
     http, client = triton
     with pytest.raises(Exception, match="there is no output 'nothing'"):
         client.infer("tiny", tensors(http, "default", binary=True), outputs=[http.InferRequestedOutput("nothing")])
+
+
+@pytest.fixture(scope="module")
+def kserve():
+    """KServe's package; it wants older versions of protobuf and pandas, so it has an environment of its own."""
+    return pytest.importorskip("kserve", reason="kserve is not installed: pip install kserve, where nothing is pinned")
+
+
+def with_kserve(kserve, protocol, talk):
+    """Return what comes of talking by KServe's client."""
+
+    async def main():
+        async with kserve.InferenceRESTClient(kserve.RESTConfig(protocol=protocol)) as client:
+            return await talk(client)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", [True, False])
+@pytest.mark.parametrize("question", [True, False])
+@pytest.mark.parametrize("signature", ["default", "tokens"])
+def test_kserves_client(kserve, address, mixed, signature, question, answer):
+    """Tensors binary or as JSON, in either direction."""
+    content = {"strings": np.array(STRINGS, object)}
+    if signature == "tokens":
+        content = {"tokens": np.array(TOKENS, object), "sequence_len": np.array(LENGTHS, np.int32)}
+    inputs = []
+    for name, values in content.items():
+        kind = "BYTES" if values.dtype == object else "INT32"
+        inputs.append(kserve.InferInput(name, list(values.shape), kind))
+        inputs[-1].set_data_from_numpy(values, binary_data=question)
+    wanted = kserve.InferRequest("mixed", inputs, request_id="r1", parameters={"binary_data_output": answer})
+    reply = with_kserve(kserve, "v2", lambda client: client.infer(str(address), wanted, model_name="mixed"))
+    expected = expected_outputs(mixed.elmo)
+    assert (reply.id, reply.model_name) == ("r1", "mixed")
+    assert {output.name for output in reply.outputs} == set(expected)
+    for output in reply.outputs:
+        np.testing.assert_allclose(output.as_numpy(), expected[output.name], rtol=0, atol=2e-6, err_msg=output.name)
+
+
+def test_kserve_asks_how_it_is(kserve, address):
+    async def talk(client):
+        base = str(address)
+        server = [await client.is_server_live(base), await client.is_server_ready(base)]
+        return [*server, *[await client.is_model_ready(base, name) for name in ("tiny", "third")]]
+
+    assert with_kserve(kserve, "v2", talk) == [True, True, True, False]
+
+
+def test_kserves_first_protocol_is_that_of_tensorflow_serving(kserve, address):
+    async def talk(client):
+        reply = await client.infer(str(address), {"instances": STRINGS}, model_name="tiny")
+        return len(reply["predictions"]), await client.is_model_ready(str(address), "tiny")
+
+    assert with_kserve(kserve, "v1", talk) == (3, True)
+
+
+def test_kserve_is_told_what_is_wrong(kserve, address):
+    wanted = kserve.InferRequest("third", [kserve.InferInput("strings", [1], "BYTES", data=["a"])])
+    with pytest.raises(Exception, match="no model is called 'third' here; there is tiny, mixed"):
+        with_kserve(kserve, "v2", lambda client: client.infer(str(address), wanted, model_name="third"))
 
 
 def tensor(name="strings", shape=(1,), datatype="BYTES", **more):

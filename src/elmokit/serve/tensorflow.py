@@ -60,10 +60,12 @@ class VersionStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """State of a model; beside it what OpenAI's clients read at the same address."""
+    """State of a model; beside it what OpenAI's and KServe's clients read at the same address."""
 
     model_version_status: list[VersionStatus]
     id: str | None = None
+    name: str | None = None
+    ready: bool | None = None
 
 
 class Metadata(BaseModel):
@@ -101,8 +103,8 @@ async def predict_version(name: str, number: Version, request: Request, service:
 
 @router.get("/v1/models/{name}", responses={**ERRORS, 200: {"model": Status}})
 async def status(name: str, service: Served) -> Response:
-    """Return the state of a model, and its facts as OpenAI's clients read them."""
-    return reply({**facts(_servable(service, name, VERSION)), **_status()})
+    """Return the state of a model, and its facts as clients of OpenAI and of KServe's first protocol read them."""
+    return reply({**facts(_servable(service, name, VERSION)), "name": name, "ready": service.ready, **_status()})
 
 
 @router.get("/v1/models/{name}/versions/{number}", responses={**ERRORS, 200: {"model": Status}})
