@@ -166,6 +166,23 @@ def test_tensorflow_status(address):
         assert version == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("half", 404, "Could not find any versions of model half"),
+        ("half/versions/1", 404, "Could not find version 1 of model half"),
+        ("tiny/versions/2", 404, "Could not find version 2 of model tiny"),
+        ("tiny/versions/x", 400, "Malformed request: GET /v1/models/tiny/versions/x"),
+        ("tiny:predict", 400, "Malformed request: GET /v1/models/tiny:predict"),
+        ("half/metadata", 404, "Servable not found for request: Latest(half)"),
+        ("tiny/versions/2/metadata", 404, "Servable not found for request: Specific(tiny, 2)"),
+    ],
+)
+def test_tensorflow_knows_what_is_not_there(address, path, status, message):
+    reply = send("GET", f"{address}/v1/models/{path}")
+    assert (reply.status_code, reply.json()) == (status, {"error": message})
+
+
 def test_a_status_for_kserves_first_protocol(address):
     status = send("GET", f"{address}/v1/models/tiny").json()
     assert (status["name"], status["ready"]) == ("tiny", True)
@@ -187,7 +204,9 @@ def test_tensorflow_metadata(address, tiny):
     [
         ("half:predict", "{}", 404, "Servable not found for request: Latest(half)"),
         ("tiny/versions/2:predict", "{}", 404, "Servable not found for request: Specific(tiny, 2)"),
+        ("tiny:predict", "", 400, "JSON Parse error: The document is empty"),
         ("tiny:predict", "{", 400, "JSON Parse error: "),
+        ("tiny:predict", '{"instances": [' + "9" * 5000 + "]}", 400, "JSON Parse error: "),
         ("tiny:predict", b"\xff", 400, "JSON Parse error: "),
         ("tiny:predict", "[" * 100_000, 400, "JSON Parse error: "),
         ("tiny:predict", "[]", 400, "is not object"),
@@ -195,13 +214,18 @@ def test_tensorflow_metadata(address, tiny):
         ("tiny:predict", '{"instances": ["a"], "inputs": ["a"]}', 400, "expecting only one of 'inputs' or 'instances'"),
         ("tiny:predict", '{"instances": ["a"], "signature_name": 3}', 400,
          "'signature_name' key must be a string value."),
+        ("tiny:predict", '{"instances": ["a"], "signature_name": null}', 400,
+         "'signature_name' key must be a string value."),
         ("tiny:predict", '{"instances": ["a"], "signature_name": "x"}', 400,
          'Serving signature name: "x" not found in signature def'),
         ("tiny:predict", '{"instances": "a"}', 400, "Excepting 'instances' to be an list/array"),
         ("tiny:predict", '{"instances": []}', 400, "No values in 'instances'"),
         ("tiny:predict", '{"inputs": "a"}', 400, "strings is not a list"),
         ("tiny:predict", '{"instances": ["a"], "signature_name": "\\ud800"}', 400, "not found in signature def"),
-        ("tiny:predict", '{"instances": [1]}', 400, "is not of expected type: string"),
+        ("tiny:predict", '{"instances": [1]}', 400, "JSON Value: 1 Type: Number is not of expected type: string"),
+        ("tiny:predict", '{"instances": [true]}', 400, "JSON Value: true Type: True is not of expected type: string"),
+        ("tiny:predict", '{"instances": [null]}', 400, "JSON Value: null Type: Null is not of expected type: string"),
+        ("tiny:predict", '{"instances": [["a"]]}', 400, "JSON Value: Type: Array is not of expected type: string"),
         ("tiny:predict", '{"instances": [{"b64": "?"}]}', 400, "Unable to base64 decode"),
         ("tiny:predict", '{"instances": [["a"]], "signature_name": "tokens"}', 400,
          "instances is a plain list, but expecting list of objects as multiple input tensors required"),
@@ -212,7 +236,10 @@ def test_tensorflow_metadata(address, tiny):
         ("tiny:predict", '{"inputs": {"tokens": [["a"], []], "sequence_len": [1, 0]}, "signature_name": "tokens"}', 400,
          "different lengths"),
         ("tiny:predict", '{"inputs": {"tokens": [["a"]], "sequence_len": [2]}, "signature_name": "tokens"}', 400,
-         "expected a sequence_len from 0 to 1"),
+         "expected a sequence_len from 0 to 1 for each row of 'tokens', found 2"),
+        ("tiny:predict", '{"inputs": {"tokens": [["a"]], "sequence_len": []}, "signature_name": "tokens"}', 400,
+         "expected a sequence_len from 0 to 1 for each row of 'tokens', found 0 for 1 rows"),
+        ("tiny/versions/x:predict", "{}", 400, "Malformed request: POST /v1/models/tiny/versions/x:predict"),
         ("tiny:classify", "{}", 400, "Malformed request: POST /v1/models/tiny:classify"),
     ],
 )  # fmt: skip
