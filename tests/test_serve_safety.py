@@ -312,6 +312,21 @@ def ask_for_much(address):
     return client
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_offer_of_another_protocol_is_not_taken_up(address, protocol, apart):
+    """Java's client offers HTTP/2 with every request; the body counts for all that, and so does the next request."""
+    body = b'\r\n\r\n{"sentences": [["a"]], "pool": "mean"}'
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: %s\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" % protocol
+    with connect(address) as client:
+        for _ in range(2):
+            client.sendall(head + offer + (b"" if apart else body))
+            time.sleep(0.2)
+            client.sendall(body if apart else b"")
+            assert b"HTTP/1.1 200 OK" in client.recv(10_000)
+
+
 def test_a_reply_that_nobody_takes_is_not_kept(tiny):
     with served(tiny, settings=Settings(reply_timeout=0.5)) as address, ask_for_much(address) as client:
         assert client.recv(10).startswith(b"HTTP/1.1")

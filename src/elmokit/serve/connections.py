@@ -3,17 +3,22 @@
 uvicorn has a time limit between two requests, but none for the headers of one, so that whoever sends a byte now and
 then ("slow loris") could hold connections without end; none for the length of headers; and none for how long a reply
 waits for its client. The time and the length of a body are `Guard`'s to limit.
+
+Nor are offers to speak another protocol taken up. Java's client makes one, of HTTP/2, with every request, and httptools
+takes such a request for one without a body.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Bytes that may come of a request's headers, or of what stands between or behind the pieces of its body.
 _MOST = 1 << 16
+_UPGRADE = re.compile(rb"\r\nUpgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -28,6 +33,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes of replies that waited at the last look
+        self._in_body = False
         self._advanced = False  # whether what came last began a request, ended its headers or brought some of its body
         self._between = 0  # bytes since then
 
@@ -40,7 +46,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, if it is not without end."""
         self._advanced = False
-        super().data_received(data)
+        super().data_received(data if self._in_body else _without_upgrade(data))
         self._between = 0 if self._advanced else self._between + len(data)
         if self._between > _MOST:
             self.transport.close()
@@ -53,7 +59,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop the clock."""
-        self._advanced = True
+        self._advanced = self._in_body = True
         self._stop()
         super().on_headers_complete()
 
@@ -61,6 +67,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         """Note that the request goes on."""
         self._advanced = True
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that headers come next."""
+        self._in_body = False
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
@@ -91,3 +102,9 @@ class ImpatientProtocol(HttpToolsProtocol):
             self.transport.abort()
         self._unsent = unsent
         self._look = self.loop.call_later(self._reply_timeout, self._look_at_reply)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Leave an offer of another protocol out of headers."""
+    headers, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"", headers) + end + rest
