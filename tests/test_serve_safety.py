@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import Mock
 
 import httpx
 import pytest
 
+from elmokit.errors import MismatchError
 from elmokit.serve import Limits, Settings
 from elmokit.serve.connections import ImpatientProtocol
 from serving import KEY, PATIENCE, make_hosted, post, send, served, until
@@ -51,6 +52,7 @@ def address(tiny):
         ({"sentences": [["a"]], "layers": 1.5}, "layers: expected 'average', 'top', 'all', the number of a layer, or"),
         ({"sentences": [["a"]], "layers": [float("nan")]}, "layers: expected 'average', 'top', 'all', the number of"),
         ({"sentences": [["a"]], "colour": "red"}, "colour: "),
+        ({"texts": [""] * 4}, "the request has 4 texts, at most 3 are taken; send fewer"),
         ({"texts": ["a " * 321]}, "the texts have 642 characters, at most 640 are split in one request"),
         ({"texts": ["A b. " * 7, "A b. " * 7]}, "the texts have more than 40 tokens, which is the most; send them in"),
         ({"sentences": [["\ud800"]]}, "sentence 0 holds half of a surrogate pair"),
@@ -116,6 +118,25 @@ def test_a_body_that_is_too_large(address, path, chunked):
     )
     assert reply.status_code == 413
     assert "the body of the request is larger than 4000 bytes" in reply.text
+
+
+def test_bodies_that_fill_memory_together_are_refused(tiny):
+    """Each is within its limit; while so many are not whole there is no room for another, until one has gone."""
+    body = b'{"texts": ["' + b" " * 990 + b'"]}'
+    begun = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b" " * 999
+    headers = {"Content-Type": "application/json"}
+    patient = Settings(limits=Limits(body=1010), body_timeout=PATIENCE)
+    with served(tiny, settings=patient) as address, ExitStack() as stack:
+        held = [stack.enter_context(connect(address)) for _ in range(32)]
+        for client in held:
+            client.sendall(begun)
+        until(lambda: send("POST", f"{address}/embed", content=body, headers=headers).status_code == 503)
+        refused = send("POST", f"{address}/embed", content=body, headers=headers)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "busy with requests that are large" in refused.json()["error"]
+        assert send("GET", f"{address}/health").status_code == 200
+        held[0].close()
+        until(lambda: send("POST", f"{address}/embed", content=body, headers=headers).status_code == 200)
 
 
 def test_a_length_of_thousands_of_digits(address):
@@ -184,6 +205,13 @@ def test_nothing_is_told_without_the_key(tiny):
             assert client.get(path, headers={"Authorization": f"Bearer {KEY}"}).status_code in (200, 404)
         for path in ("/", "/health", "/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "from a file\n", "two words", "\t"])
+def test_a_key_that_cannot_be_sent_is_refused(key):
+    """A secret made with echo ends in a line: no client could ever present it."""
+    with pytest.raises(MismatchError, match="the API key holds a space, the end of a line or a letter beyond ASCII"):
+        Settings(api_key=key)
 
 
 def test_the_key_is_compared_in_constant_time():

@@ -82,6 +82,9 @@ class Service:
 
     async def split(self, texts: Sequence[str]) -> list[list[list[str]]]:
         """Return the sentences of each raw text (syntok), or refuse what has more tokens than a request may have."""
+        if len(texts) > self.settings.limits.sentences:
+            found = f"the request has {len(texts)} texts, at most {self.settings.limits.sentences} are taken"
+            raise Refusal(422, f"{found}; send fewer")
         total, most = sum(map(len, texts)), _CHARACTERS_A_TOKEN * self.settings.limits.request_tokens
         if total > most:
             found = f"the texts have {total} characters, at most {most} are split in one request"

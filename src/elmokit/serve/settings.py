@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from elmokit.errors import MismatchError
@@ -51,5 +52,6 @@ class Settings:
                 f"the queue holds {self.queue_tokens} tokens, fewer than one request may have "
                 f"({self.limits.request_tokens}); make the queue larger or the request smaller"
             )
-        if self.api_key is not None and not self.api_key.isascii():
-            raise MismatchError("the API key holds letters that HTTP headers cannot carry; choose one of ASCII letters")
+        if self.api_key is not None and not re.fullmatch("[!-~]+", self.api_key):
+            found = "a space, the end of a line or a letter beyond ASCII"
+            raise MismatchError(f"the API key holds {found}; give one of ASCII letters, digits and signs")
