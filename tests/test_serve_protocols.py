@@ -389,6 +389,8 @@ def tensor(name="strings", shape=(1,), datatype="BYTES", **more):
         ([tensor(parameters={"binary_data_size": 9})], "is not within the body"),
         ([tensor(parameters={"binary_data_size": True})], "is not within the body"),
         ([tensor("tokens", [1], data=["a"])], "expected the inputs"),
+        ([tensor(shape=[2, 2], data=["a", "b", "c", "d"])], "input 'strings': expected the shape (B,), found [2, 2]"),
+        ([tensor("tokens", [2, 2], data=[["a"], ["b", "c", "d"]])], "expected data of BYTES"),
         (
             [tensor("tokens", [1, 1], data=["a"]), tensor("sequence_len", [1], "INT64", data=[7])],
             "expected a sequence_len",
@@ -404,6 +406,18 @@ def test_open_inference_errors(address, inputs, message):
     reply = post(address, "/v2/models/tiny/infer", {"inputs": inputs})
     assert (reply.status_code, list(reply.json())) == (400, ["error"])
     assert message in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "strings",
+    [tensor(shape=[2], data=["a b", "c"]), tensor(shape=[2, 1], data=[["a b"], ["c"]])],
+    ids=["flat", "column"],
+)
+def test_open_inference_takes_data_as_its_shape_is(address, strings):
+    """Flat, or nested; batches of one string each are common with Triton."""
+    reply = post(address, "/v2/models/tiny/infer", {"inputs": [strings], "outputs": [{"name": "elmo"}]})
+    [output] = reply.json()["outputs"]
+    assert output["shape"][:2] == [2, 2]
 
 
 @pytest.mark.parametrize(

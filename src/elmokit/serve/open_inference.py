@@ -240,6 +240,9 @@ def _sentences(wanted: InferRequest, binary: bytes) -> tuple[list[list[str]], in
 
 def _signature(tensors: Mapping[str, _Tensor]) -> tuple[list[list[str]], int]:
     """Return the sentences and the places of the longest."""
+    for name in tensors.keys() - {"tokens"}:
+        if math.prod(tensors[name].shape[1:]) != 1:
+            raise Refusal(400, f"input {name!r}: expected the shape (B,), found {tensors[name].shape}")
     if set(tensors) == {"strings"}:
         return of_strings(tensors["strings"].values)
     if "tokens" not in tensors or "strings" in tensors or len(tensors["tokens"].shape) != 2:
@@ -273,7 +276,7 @@ def _values(tensor: InputTensor, binary: bytes) -> tuple[list[Any], bytes]:
 def _flat(tensor: InputTensor) -> list[Any]:
     """Return the values of JSON, which may be nested as the shape is."""
     values = tensor.data or []
-    if values and all(isinstance(value, list) for value in values):
+    if values and all(isinstance(row, list) and len(row) == tensor.shape[-1] for row in values):
         values = [value for row in values for value in row]
     kind = str if tensor.datatype == "BYTES" else int
     if not all(type(value) is kind for value in values):
