@@ -177,6 +177,14 @@ def test_no_path_leads_to_a_file(address, path):
     assert "root:" not in reply.text
 
 
+def test_nobody_is_sent_elsewhere(address):
+    """Nor to the host that the request names, for a slash too many."""
+    reply = send("GET", f"{address}/health/", headers={"Host": "elsewhere.example"})
+    assert (reply.status_code, reply.json()) == (
+        404, {"error": "there is nothing at /health/; /openapi.json lists what there is"}
+    )  # fmt: skip
+
+
 def test_no_module_of_the_server_opens_files():
     """The page is read once, when it is imported, from places that no request names."""
     folder = Path(sys.modules["elmokit.serve"].__file__).parent

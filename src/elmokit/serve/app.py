@@ -36,7 +36,14 @@ def make_app(models: Sequence[Hosted], settings: Settings) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="elmokit", version=version("elmokit"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="elmokit",
+        version=version("elmokit"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would send clients to the host that they name themselves
+    )
     app.state.service = service
     described = cache(lambda: document(app, list(service.models)))
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to change it

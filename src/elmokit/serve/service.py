@@ -131,8 +131,8 @@ class Service:
         return (await self._run(Senses(hosted.name, word, n, layer), [sentences], [sum(sizes)]))[0]
 
     async def _run(self, task: Task, items: Sequence[Item], sizes: Sequence[int]) -> Any:
-        if self._batcher is None:
-            raise Refusal(503, "the server is not ready yet; try again", headers={"Retry-After": "1"})
+        if self._batcher is None or not self._batcher.alive:
+            raise Refusal(503, "the server is not computing; try again", headers={"Retry-After": "1"})
         self.metrics.tokens.labels(task.model, type(task).__name__.lower()).inc(sum(sizes))
         try:
             return await self._batcher.run(task, items, sizes)
