@@ -93,6 +93,11 @@ def test_what_is_wrong_in_every_item_is_said_once(address, path, wanted, message
     assert (reply.status_code, error["message"] if isinstance(error, dict) else error) == (422, message)
 
 
+def test_a_request_is_not_quoted_at_length(address):
+    reply = post(address, "/embed", {"model": "m" * 3500, "sentences": []})
+    assert (reply.status_code, len(reply.json()["error"])) == (404, 1004)
+
+
 def test_openais_param_is_the_name_of_a_field(address):
     reply = post(address, "/v1/embeddings", {"model": "tiny", "input": {"a": 1}})
     assert reply.json()["error"]["param"] == "input"
