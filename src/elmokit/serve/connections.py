@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Bytes that may come of a request's headers, or of what stands between or behind the pieces of its body.
 _MOST = 1 << 16
-_UPGRADE = re.compile(rb"\r\nUpgrade:[^\r\n]*", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nUpgrade:", re.IGNORECASE)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -105,6 +105,6 @@ class ImpatientProtocol(HttpToolsProtocol):
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """Leave an offer of another protocol out of headers."""
+    """Give the header with an offer of another protocol another name, as long as its own: no length may change."""
     headers, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"", headers) + end + rest
+    return _UPGRADE.sub(b"\r\nIgnored:", headers) + end + rest
