@@ -85,13 +85,15 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "threads": arguments.threads,
     }
     text = describe_text(arguments.text, arguments.limit)
-    work = arithmetic(random_model.options(arguments.shape), text)
+    options = random_model.options(arguments.shape)
+    work, weights = arithmetic(options, text), weights_of_layers(options)
     shim = stand_in(scratch)
     runs = {name: run for name, run in RUNS.items() if run["engine"] in arguments.pythons}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("matmul", *runs)}
     differences: dict[str, float] = {}
+    limits = {"engine": "matmul", "threads": arguments.threads, "weights": weights}
     for number in range(arguments.rounds):
-        rounds["matmul"].append(run(sys.executable, {"engine": "matmul", "threads": arguments.threads}, shim))
+        rounds["matmul"].append(run(sys.executable, limits, shim))
         for name, asked in runs.items():
             save = str(scratch / f"{name}.npz") if number == 0 else None
             rounds[name].append(run(arguments.pythons[asked["engine"]], job | asked | {"save": save}, shim))
@@ -107,6 +109,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "max_difference": differences,
         "matmul_gflops": round(max(one["gflops"] for one in rounds["matmul"]), 1),
         "matmul_rates": rounds["matmul"][0]["rates"],
+        "latency": latency_bound(weights, max(one["reading_gb_s"] for one in rounds["matmul"])),
         "runs": {name: summary(rounds[name], text["tokens"]) for name in runs},
     }
 
@@ -170,9 +173,8 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
     once (every place of the padded word), its highways and its projection. Sentence marks, padding, gates, activations
     and additions are not counted, so an implementation that does more work gets no credit for it.
     """
-    lstm, cnn = options["lstm"], options["char_cnn"]
-    cells, projection = lstm["dim"], lstm["projection_dim"]
-    token = 2 * 2 * lstm["n_layers"] * (2 * projection * 4 * cells + cells * projection)
+    projection, cnn = options["lstm"]["projection_dim"], options["char_cnn"]
+    token = 2 * weights_of_layers(options)
     places = cnn["max_characters_per_token"]
     windows = sum((places - width + 1) * width * count for width, count in cnn["filters"])
     filters = sum(count for _, count in cnn["filters"])
@@ -181,6 +183,22 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
         "mflop_per_token": round(token / 1e6, 2),
         "mflop_per_distinct_word": round(word / 1e6, 2),
         "gflop_for_the_text": round((text["tokens"] * token + text["distinct_words"] * word) / 1e9, 1),
+    }
+
+
+def weights_of_layers(options: dict[str, Any]) -> int:
+    """Number of weights that a place of a sentence meets in the LSTM layers, both directions."""
+    cells, projection = options["lstm"]["dim"], options["lstm"]["projection_dim"]
+    return 2 * options["lstm"]["n_layers"] * (2 * projection * 4 * cells + cells * projection)
+
+
+def latency_bound(weights: int, reading_gb_s: float) -> dict[str, Any]:
+    """Milliseconds that one sentence of 20 tokens cannot fall below: a step needs the one before, so that every weight
+    is read at each of its 22 places. The part of the input alone could be read once for all places."""
+    return {
+        "weights_mb": round(4 * weights / 1e6, 1),
+        "reading_gb_s": round(reading_gb_s, 1),
+        "bound_ms": round(22 * 4 * weights / reading_gb_s / 1e6, 2),
     }
 
 

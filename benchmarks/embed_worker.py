@@ -17,7 +17,8 @@ def main():
 
 
 def matmul(job):
-    """The best rate of one big float32 product, by the faster of torch's two libraries: what this machine can do."""
+    """What this machine can do: the best rate of one big float32 product, by the faster of torch's two libraries, and
+    that of reading as many bytes as the layers have weights."""
     torch = with_threads(job)
     from elmokit.kernels.product import multiply
 
@@ -26,7 +27,9 @@ def matmul(job):
     rates = {
         name: 2 * n**3 / fastest(lambda f=f: f(a, b)) / 1e9 for name, f in (("mkl", torch.mm), ("onednn", multiply))
     }
-    return {"gflops": max(rates.values()), "rates": rates, "size": n}
+    weights = torch.ones(job["weights"])
+    reading = 4 * job["weights"] / fastest(weights.sum, times=20) / 1e9
+    return {"gflops": max(rates.values()), "rates": rates, "size": n, "reading_gb_s": reading}
 
 
 def fastest(call, times=6):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import random_model
 import table
-from embed import machine
+from embed import arithmetic, machine
 
 from elmokit.reading import read_sentences
 
@@ -33,9 +33,11 @@ from elmokit import load
 from elmokit.reading import read_sentences
 model, text, tokens, length, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 torch.set_num_threads(threads)
-sentences = chain.from_iterable(read_sentences(text) for _ in count())  # never in memory together
 
-def enough():
+def all_sentences():
+    return chain.from_iterable(read_sentences(text) for _ in count())  # never in memory together
+
+def enough(sentences):
     left = tokens
     for sentence in sentences:
         part = sentence[:left]
@@ -44,20 +46,22 @@ def enough():
         if not left:
             return
 
-def cut():
+def cut(sentences):
     words = chain.from_iterable(sentences)
     return [list(islice(words, length)) for _ in range(tokens // length)]
 
 elmo = load(model)
-list(elmo.embed(islice(sentences, 256)))
-given = cut() if length else enough()
+list(elmo.embed(islice(all_sentences(), 256)))
+given = (cut if length else enough)(all_sentences())
 started = time.perf_counter()
 found = sum(len(vectors) for vectors in elmo.embed(given, layers="top"))
 seconds = time.perf_counter() - started
 assert found == tokens, (found, tokens)
 with open("/proc/self/status") as status:
     peak = next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM"))
-print(json.dumps({"tokens": tokens, "length": length, "seconds": seconds, "peak_mb": peak}))
+found = {"tokens": tokens, "length": length, "seconds": seconds, "peak_mb": peak}
+words = {word for sentence in (cut if length else enough)(all_sentences()) for word in sentence}
+print(json.dumps(found | {"distinct_words": len(words)}))
 """
 
 
@@ -80,7 +84,8 @@ def main() -> None:
         "machine": machine(arguments.threads),
         "text": describe_text(arguments.text),
         "versions": {name: version(name) for name in ("elmokit", "torch", "numpy")},
-        "slope": slope(runs[: len(tokens)]),
+        "slope": slope(runs[: len(tokens)], "tokens"),
+        "slope_against_arithmetic": slope(runs[: len(tokens)], "gflop"),
         "runs": runs,
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -109,13 +114,15 @@ def run(
     command = [sys.executable, "-c", WORKER, model, arguments.text, *map(str, (tokens, length, arguments.threads))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     print(done.stdout, end="", file=sys.stderr)
-    return json.loads(done.stdout) | {"layers": layers, "cells": cells or random_model.SHAPES[arguments.shape][0]}
+    found = json.loads(done.stdout) | {"layers": layers, "cells": cells or random_model.SHAPES[arguments.shape][0]}
+    work = arithmetic(random_model.options(arguments.shape, layers=layers, cells=cells), found)
+    return found | {"gflop": work["gflop_for_the_text"]}
 
 
-def slope(runs: list[dict[str, Any]]) -> float:
-    """Return the slope of log seconds against log tokens."""
-    tokens, seconds = ([np.log10(one[name]) for one in runs] for name in ("tokens", "seconds"))
-    return round(float(np.polyfit(tokens, seconds, 1)[0]), 3)
+def slope(runs: list[dict[str, Any]], against: str) -> float:
+    """Return the slope of log seconds against the logarithm of something else."""
+    there, seconds = ([np.log10(one[name]) for one in runs] for name in (against, "seconds"))
+    return round(float(np.polyfit(there, seconds, 1)[0]), 3)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ import table
 import torch
 from embed import describe_text, machine
 
-from elmokit import model as model_module
+from elmokit import word_vectors
 from elmokit.checkpoint import Lstm
 from elmokit.kernels import in_place
 from elmokit.kernels.product import Packed
 from elmokit.model import Elmo, load
+from elmokit.network import BiLM
 from elmokit.reading import read_sentences
 
 RESULTS = Path(__file__).parent / "results" / "stages.json"
@@ -89,10 +90,10 @@ def clocks(seconds: dict[str, float], lstm: Lstm) -> Iterator[None]:
         return "projection of the cells" if of_cells else "products within words from characters"
 
     wrapped: list[tuple[Any, str, Callable[..., str]]] = [
-        (model_module, "encode", lambda *_: "words from characters"),
+        (word_vectors, "encode", lambda *_: "words from characters"),
         (Packed, "__call__", product),
         (in_place, "_cells", lambda *_: "gates and cells"),
-        (model_module.BiLM, "contextualize", lambda *_: "context"),
+        (BiLM, "contextualize", lambda *_: "context"),
     ]
     with ExitStack() as stack:
         for owner, name, part in wrapped:

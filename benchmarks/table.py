@@ -72,6 +72,17 @@ def note(shape: str, measured: dict[str, Any]) -> str:
         f"median of {rounds} rounds; the others in batches of {measured['peer_batch_size']}; needed "
         f"{work['mflop_per_token']:g} MFLOP a token and {work['mflop_per_distinct_word']:g} a distinct word; "
         f"largest difference of the vectors {max(measured['max_difference'].values()):.0e}."
+    ) + latency_note(measured.get("latency"))
+
+
+def latency_note(bound: dict[str, Any] | None) -> str:
+    """What reading the weights alone takes of the time of one sentence."""
+    if bound is None:
+        return ""
+    return (
+        f" One sentence reads the {bound['weights_mb']:g} MB of the layers' weights at each of its 22 places, "
+        f"{bound['bound_ms']:.1f} ms in float32 at the {bound['reading_gb_s']:.0f} GB/s of a plain sum over as many "
+        "values in the same rounds, half of that in bfloat16, before a word is spelled or a gate computed."
     )
 
 
@@ -176,7 +187,8 @@ def growth_lines(found: dict[str, Any]) -> list[str]:
     note = (
         f"Shape `{found['shape']}` but for the layers and cells; text of {text['tokens']:,} tokens; {where['cpu']}, "
         f"threads: {where['threads']}. Slope of the logarithms of seconds and tokens, rows of the first kind: "
-        f"{found['slope']:.3f}."
+        f"{found['slope']:.3f}; of seconds and needed arithmetic, each distinct word once: "
+        f"{found['slope_against_arithmetic']:.3f}."
     )
     return [*rows, "", note]
 

@@ -81,7 +81,7 @@ class Recipe:
     metric: str
     data: str
     read: Callable[[Path], Parts]
-    network: Callable[[Input, Parts], Any]
+    network: Callable[[Input, Parts], Network]
     measure: Callable[[Sequence[Any], Sequence[Any]], float]
     systems: Mapping[str, System]
     epochs: int = 15

@@ -1,5 +1,6 @@
-"""What tests share: where the oracles are, and a tiny model made in code from a seed."""
+"""What all tests share: where the oracles are, a tiny model made in code from a seed, the command in this process."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from elmokit import cli
 from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, network_shapes
 from elmokit.model import Elmo
 from postgres_server import server as server  # a fixture
@@ -84,6 +86,23 @@ def tiny():
 @pytest.fixture(scope="session")
 def tiny_elmo(tiny):
     return Elmo(tiny)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that runs `elmo` in this process and returns exit code, standard output and standard error."""
+
+    def run(*args, stdin=b""):
+        monkeypatch.setattr("sys.argv", ["elmo", *map(str, args)])
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -1,12 +1,18 @@
 """What is checked of the GPU kernels in a process of its own, in which Triton interprets or compiles them."""
 
 from functools import partial
+from itertools import product
 
+import numpy as np
 import torch
+import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from elmokit.kernels import cells, cells_for_training, fused_cells
+from elmokit.kernels import cells, cells_for_training, fused, fused_cells
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
 from elmokit.kernels.fused import lstmp_fused
 from elmokit.kernels.plain import lstmp_plain
@@ -18,28 +24,37 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 def close(found, right, dtype):
     """Assert that the error is small as a share of the whole."""
-    error = (found.float() - right.float()).norm() / right.float().norm()
+    error = (found.float() - right.float()).norm() / right.float().norm().clamp(min=1e-9)
     assert error < {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype], (dtype, error)
 
 
+def interpret_products_of_bfloat16():
+    """Let the interpreter multiply what is bfloat16 as such: it keeps it as integers, and multiplies those."""
+    multiply = InterpreterBuilder.create_dot
+
+    def widened(a):
+        return TensorHandle((a.data.astype(np.uint32) << 16).view(np.float32), tl.float32) if a.dtype.is_bf16() else a
+
+    InterpreterBuilder.create_dot = lambda self, a, b, *others: multiply(self, widened(a), widened(b), *others)
+
+
 def embedding():
-    for B, rows in ((3, [3, 3, 2, 1]), (20, [20, 13, 12, 4, 4]), (1, [1, 1])):
-        for projected in (True, False):
-            for clips in CLIPS:
-                for dtype in DTYPES:
-                    embedded(B, rows, projected, clips, dtype)
-    sums, c = torch.randn(2, 3, 4 * 700), torch.randn(2, 3, 700)  # more than one block, the last one not full
-    i, j, f, o = sums.chunk(4, -1)
-    expected = (torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(j)).clamp(-1, 1)
-    m = fused_cells.cells(sums, c, 1.0)
-    torch.testing.assert_close(c, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(m, torch.sigmoid(o) * torch.tanh(expected), atol=1e-6, rtol=0)
+    interpret_products_of_bfloat16()
+    # Less than a block of anything, several blocks of all, rows that end at once or never begin.
+    sizes = [(3, 4, 2), (1, 4, 2), (20, 70, 66), (140, 40, 8)]
+    lasting = [lambda B: [B, B, B - B // 3, B // 3], lambda B: [B, B], lambda B: [B // 2, B // 3, 0]]
+    for (B, D, P), rows in product(sizes, lasting):
+        for projected, clips, dtype in product((True, False), CLIPS, DTYPES):
+            embedded(rows(B), (B, D, P), projected, clips, dtype)
 
 
-def embedded(B, rows, projected, clips, dtype):
-    values = layer_inputs(T=len(rows), B=B, projected=projected, dtype=dtype)
-    values[1] *= 0.4  # so that the gates are about as large as those of trained models
-    values[-1] = values[-1].float()
+def embedded(rows, sizes, projected, clips, dtype):
+    B, D, P = sizes
+    values = layer_inputs(T=len(rows), B=B, D=D, P=P, projected=projected, dtype=torch.float32)
+    values[1] *= 0.4 * (8 / values[1].shape[1]) ** 0.5  # so that the gates are about as large as in trained models
+    if projected:
+        values[3] /= D**0.5
+    values = [value if value is None else value.to(dtype) for value in values[:-1]] + values[-1:]
     kept = [value if value is None else value.clone() for value in values]
     found = run_kernel(lstmp_fused, values, rows, clips)
     exact = [value if value is None else value.float() for value in values]
@@ -137,16 +152,36 @@ def what_is_not_a_number_stays_so_and_the_clip_itself_does_not_move():
     assert (dc[..., 1] > 0).all()
 
 
+# What a block of threads may share on such a GPU, bytes.
+_SHARED = 227 * 1024
+
+
 def compiling():
     """Compile for a GPU of compute capability 9.0, which needs none: not all that can be interpreted compiles."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
-    given = {"D": "i32", "n": "i32", "clip": "fp32", "CLIPS": "constexpr", "BLOCK": "constexpr"}
     for dtype in ("*fp32", "*bf16"):
-        forward = {"sums": dtype, "c": "*fp32", "c_new": "*fp32", "m": dtype, "m_stride": "i32"}
-        gradients = {"dm": dtype, "dm_stride": "i32", "dc": "*fp32", "dgates": dtype, "dgates_stride": "i64"}
-        backward = {"sums": dtype, "c": "*fp32", "c_new": "*fp32", **gradients}
-        for kernel, signature in ((fused_cells._forward, forward), (fused_cells._backward, backward)):
-            source = ASTSource(kernel, signature | given, {"CLIPS": True, "BLOCK": fused_cells._BLOCK})
-            assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+        for kernel, signature, constants in (*kernels_of_training(dtype), *kernels_of_embedding(dtype)):
+            given = signature | dict.fromkeys(constants, "constexpr")
+            compiled = compile(ASTSource(kernel, given, constants), target=GPUTarget("cuda", 90, 32))
+            assert compiled.asm["cubin"]
+            assert compiled.metadata.shared <= _SHARED
+
+
+def kernels_of_training(dtype):
+    given = {"D": "i32", "n": "i32", "clip": "fp32"}
+    constants = {"CLIPS": True, "BLOCK": fused_cells._BLOCK}
+    forward = {"sums": dtype, "c": "*fp32", "c_new": "*fp32", "m": dtype, "m_stride": "i32"}
+    gradients = {"dm": dtype, "dm_stride": "i32", "dc": "*fp32", "dgates": dtype, "dgates_stride": "i64"}
+    backward = {"sums": dtype, "c": "*fp32", "c_new": "*fp32", **gradients}
+    yield fused_cells._forward, forward | given, constants
+    yield fused_cells._backward, backward | given, constants
+
+
+def kernels_of_embedding(dtype):
+    cells = {"h": dtype, "weight": dtype, "gates": dtype, "c": "*fp32", "m": dtype}
+    cells |= dict.fromkeys(("weight_z", "weight_p", "weight_g", "gates_z"), "i32")
+    projection = {"m": dtype, "weight": dtype, "h": dtype, **dict.fromkeys(("weight_z", "weight_d", "weight_p"), "i32")}
+    numbers = dict.fromkeys(("B", "left", "D", "P"), "i32") | {"clip": "fp32"}
+    for rows, precision in product((16, fused._MOST_ROWS), ("ieee", "tf32") if dtype == "*fp32" else ("ieee",)):
+        constants = {"CLIPS": True, "PRECISION": precision, "ROWS": rows, "DEPTH": fused._DEPTH}
+        yield fused._update_cells, cells | numbers, constants | {"CELLS": fused._CELLS}
+        yield fused._project, projection | numbers, constants | {"VALUES": fused._VALUES}

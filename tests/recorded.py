@@ -1,4 +1,4 @@
-"""What the tests of the front doors share: reading recorded outputs, and batches as they were recorded."""
+"""What the tests against recorded outputs share: reading them, how exact they are, batches as they were recorded."""
 
 import re
 

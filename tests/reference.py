@@ -78,3 +78,14 @@ def embed(tokens, config, arrays, state=None):
             streams[z] = [a + b for a, b in zip(y, streams[z], strict=True)] if skip else y
         layers.append(np.concatenate([streams[0], streams[1][::-1]], axis=1))
     return np.stack(layers)[:, 1:-1], (h, c)
+
+
+def logits(words, z, config, arrays):
+    """What the softmax head says of the word after each of these, (T, V), read in direction z from a state of zeros."""
+    xs = [word_vector(word, config, arrays) for word in words]
+    for k in range(config.lstm.n_layers):
+        kernel, bias, projection = (arrays[f"lstm.{k}.{name}"][z] for name in ("kernel", "bias", "projection"))
+        zeros = np.zeros(config.lstm.projection_dim), np.zeros(config.lstm.dim)
+        ys, _, _ = lstm(xs, *zeros, kernel, bias, projection, config.lstm)
+        xs = [x + y for x, y in zip(xs, ys, strict=True)] if k else ys
+    return np.stack(xs) @ arrays["softmax.weight"].T + arrays["softmax.bias"]

@@ -17,7 +17,6 @@ WORDS = ("<S>", "</S>", "<UNK>", "the", "cat", "sat", ".", "it", "purred", "dog"
 KEY = "a-key-of-the-tests"
 # Seconds that a reply may take on a machine that is busy with all else.
 PATIENCE = 120
-JSON = {"Content-Type": "application/json"}
 
 
 def make_hosted(name="tiny", *, vocabulary=WORDS, **shape):

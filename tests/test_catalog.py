@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elmokit import catalog, cli, download
+from elmokit import catalog, download
 from elmokit.errors import DownloadError, UnknownModel
 
 WEIGHTS = b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 400  # 102,408 bytes
@@ -643,22 +643,6 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch, tmp_path):
     assert catalog.cache_folder() == Path("/x/elmokit")
     monkeypatch.setenv("ELMOKIT_CACHE", "/y")
     assert catalog.cache_folder() == Path("/y")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """A function that runs the command in this process and returns exit code, standard output and standard error."""
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["elmo", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_elmo_models_prints_a_table(run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from pyarrow import parquet
 import elmokit
 from checkpoints import SPECIALS, assert_same, pack
 from conftest import make_checkpoint, make_config
-from elmokit import cli, formats
+from elmokit import formats
 from elmokit.checkpoint import Checkpoint, write_native
 from elmokit.errors import ElmoError
 from elmokit.formats import allennlp
@@ -57,19 +56,8 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(here, monkeypatch, capsys):
-    """A function that runs the command in this process and returns exit code, standard output and standard error."""
-
-    def run(*args, stdin=b""):
-        monkeypatch.setattr("sys.argv", ["elmo", *map(str, args)])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
+def run(here, run):
+    """`run` of all tests, in that folder."""
     return run
 
 

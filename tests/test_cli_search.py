@@ -1,6 +1,5 @@
 """`elmo index` and `elmo search`: what is printed and written, and one plain sentence for whatever is wrong."""
 
-import io
 import json
 
 import pyarrow as pa
@@ -8,7 +7,6 @@ import pytest
 from pyarrow import parquet
 
 from conftest import make_checkpoint
-from elmokit import cli
 from elmokit.checkpoint import write_native
 from elmokit.search import settings_of
 
@@ -27,19 +25,8 @@ def here(tiny, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(here, monkeypatch, capsys):
-    """A function that runs the command in this process and returns exit code, standard output and standard error."""
-
-    def run(*args, stdin=""):
-        monkeypatch.setattr("sys.argv", ["elmo", *map(str, args)])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
+def run(here, run):
+    """`run` of all tests, in that folder."""
     return run
 
 
@@ -48,7 +35,7 @@ def done(run):
     """Run what must succeed; return standard output, and of standard error what is no progress bar."""
 
     def done(*args, stdin=""):
-        code, out, err = run(*args, stdin=stdin)
+        code, out, err = run(*args, stdin=stdin.encode())
         assert code == 0, err
         return out, [line for line in err.splitlines() if " texts" not in line and line]
 

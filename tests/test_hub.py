@@ -25,6 +25,7 @@ from elmokit import catalog, formats, hub
 from elmokit.checkpoint import Checkpoint, write_native
 from elmokit.errors import DownloadError, FormatError, UnknownModel
 from elmokit.formats import allennlp
+from elmokit.model import Elmo
 
 TOKEN = "hf_secret"
 
@@ -407,6 +408,14 @@ def test_what_is_pushed_can_be_opened(server, native, checkpoint, large):
     assert re.fullmatch(rf"{server.url}/me/new/commit/[0-9a-f]{{40}}", address)
     assert server.message == "First"
     assert len(server.uploaded) == len(large)
+    found = formats.read(hub.resolve("me/new"))
+    assert_same(Checkpoint(found.config, found.arrays, found.vocabulary, checkpoint.card), checkpoint)
+
+
+def test_a_model_sends_itself(server, native, checkpoint):
+    address = Elmo(formats.read(native)).push_to_hub("me/new", token=TOKEN)
+    assert address.startswith(f"{server.url}/me/new/commit/")
+    assert server.message == "Send with elmokit"
     found = formats.read(hub.resolve("me/new"))
     assert_same(Checkpoint(found.config, found.arrays, found.vocabulary, checkpoint.card), checkpoint)
 

@@ -411,6 +411,15 @@ def test_the_file_holds_what_embed_gives(text, tmp_path, tiny_elmo):
         assert all(np.array_equal(arrays[str(number)], array) for number, array in enumerate(expected))
 
 
+def test_layers_may_be_what_numpy_makes_of_them(text, tmp_path, tiny_elmo):
+    sentences = [line.split() for line in text.read_text(encoding="utf-8").splitlines()]
+    for layers in (np.array([0.2, 0.3, 0.5], np.float32), np.int64(1)):
+        embed(text, tmp_path / "x.npz", elmo=tiny_elmo, layers=layers, force=True)
+        with np.load(tmp_path / "x.npz") as arrays:
+            for number, array in enumerate(tiny_elmo.embed(sentences, layers=layers, batch_size=4)):
+                np.testing.assert_array_equal(arrays[str(number)], array)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -1,6 +1,5 @@
 """The language model: exact against NumPy and bilm-tf, and what must hold for any text."""
 
-import io
 import json
 import math
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 import reference
 from conftest import make_checkpoint, make_config
-from elmokit import cli, formats
+from elmokit import formats
 from elmokit.checkpoint import write_native
 from elmokit.errors import MismatchError
 from elmokit.lm import LanguageModel
@@ -43,13 +42,7 @@ def brute_force(checkpoint, sentence):
     config, arrays = checkpoint.config, {name: a.astype(np.float64) for name, a in checkpoint.arrays.items()}
     found = []
     for z, words in enumerate((["<S>", *sentence], ["</S>", *sentence[::-1]])):
-        xs = [reference.word_vector(word, config, arrays) for word in words]
-        for k in range(config.lstm.n_layers):
-            kernel, bias, projection = (arrays[f"lstm.{k}.{name}"][z] for name in ("kernel", "bias", "projection"))
-            zeros = np.zeros(config.lstm.projection_dim), np.zeros(config.lstm.dim)
-            ys, _, _ = reference.lstm(xs, *zeros, kernel, bias, projection, config.lstm)
-            xs = [x + y for x, y in zip(xs, ys, strict=True)] if k else ys
-        logits = np.stack(xs) @ arrays["softmax.weight"].T + arrays["softmax.bias"]
+        logits = reference.logits(words, z, config, arrays)
         logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         rows = [WORDS.index(word) if word in WORDS else 2 for word in (*words[1:], ("</S>", "<S>")[z])]
         found.append((logs[range(len(rows)), rows], logs))
@@ -191,23 +184,12 @@ def dealt(sentences, n_streams, steps):
 
 
 @pytest.fixture
-def run(checkpoint, tmp_path, monkeypatch, capsys):
-    """Run `elmo` in a folder with a model and a text; return the exit code, standard output and standard error."""
+def run(run, checkpoint, tmp_path, monkeypatch):
+    """`run` of all tests, in a folder with a model and a text."""
     write_native(checkpoint, tmp_path / "model")
     (tmp_path / "text.txt").write_text("a b c\n\nb zz\n")
     monkeypatch.chdir(tmp_path)
-
-    def call(*args, stdin=b""):
-        monkeypatch.setattr("sys.argv", ["elmo", *map(str, args)])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+    return run
 
 
 def table(out):

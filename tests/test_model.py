@@ -10,7 +10,7 @@ import torch
 
 from checkpoints import SPECIALS, assert_same, make_word_checkpoint
 from conftest import make_checkpoint, make_config
-from elmokit import cli, formats
+from elmokit import formats
 from elmokit.checkpoint import read_native, write_native
 from elmokit.errors import FormatError, MismatchError
 from elmokit.formats import allennlp
@@ -84,18 +84,15 @@ def test_a_model_without_characters_has_nothing_to_cache():
         Elmo(make_word_checkpoint(make_config().lstm, SPECIALS)).cached(["a"])
 
 
-def test_the_cache_is_that_of_bilm_tf(oracles, tmp_path, monkeypatch):
+def test_the_cache_is_that_of_bilm_tf(oracles, tmp_path, run):
     """`elmo convert --cache-words` writes what `dump_token_embeddings` wrote."""
     folder = oracles / "bilm-token-cache"
     vocabulary = folder / "vocab.txt"
     weights = next(path for path in folder.glob("*.hdf5") if "weights" in path.name)
     with h5py.File(next(path for path in folder.glob("*.hdf5") if "embedding" in path.name)) as file:
         expected = file["embedding"][...]
-    args = ["elmo", "convert", str(folder / "options.json"), str(tmp_path / "cached"), "--to", "allennlp"]
-    monkeypatch.setattr("sys.argv", [*args, "--weights", str(weights), "--cache-words", str(vocabulary)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
+    args = ["convert", folder / "options.json", tmp_path / "cached", "--to", "allennlp"]
+    assert run(*args, "--weights", weights, "--cache-words", vocabulary)[0] == 0
     words = vocabulary.read_text(encoding="utf-8").split("\n")[:-1]
     found = formats.read(tmp_path / "cached")
     rows = [found.vocabulary.index(word) for word in words]
@@ -200,7 +197,7 @@ def test_kept_word_vectors_change_nothing(tiny_elmo):
 
 def test_threads_may_share_word_vectors(tiny_elmo, monkeypatch):
     """Whatever one forgets, another has what it asked for."""
-    monkeypatch.setattr("elmokit.model._WORD_VALUES", 6 * tiny_elmo.config.lstm.projection_dim)
+    monkeypatch.setattr("elmokit.word_vectors._VALUES", 6 * tiny_elmo.config.lstm.projection_dim)
     words = tiny_elmo.word_vectors()
     sentences = [["a", "b", chr(ord("a") + n % 26)] for n in range(200)]
     with ThreadPoolExecutor(4) as threads:

@@ -178,10 +178,10 @@ def test_a_very_long_sentence_is_computed_in_blocks(tiny_elmo):
 # ---------------------------------------------------------------- kernels
 
 
-def layer_inputs(*, T=5, B=3, I=6, D=4, projected=True, dtype=torch.float64):  # noqa: E741
+def layer_inputs(*, T=5, B=3, I=6, D=4, P=2, projected=True, dtype=torch.float64):  # noqa: E741
     """Input, weights and state of a layer with random values."""
     generator = torch.Generator().manual_seed(3)
-    Z, P = 2, 2 if projected else D
+    Z, P = 2, P if projected else D
     shapes = [(T, Z, B, I), (Z, I + P, 4 * D), (Z, 4 * D), (Z, D, P), (Z, B, P), (Z, B, D)]
     values = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
     return [value if projected or number != 3 else None for number, value in enumerate(values)]

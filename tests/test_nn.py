@@ -444,7 +444,7 @@ def test_two_processes_have_the_gradient_of_both(tiny, tmp_path):
         ({"mix_weights": [0.0]}, "expected 3 mix weights, one a layer, found 1"),
         ({"mix_weights": [-math.inf] * 3}, "mix weights: expected numbers"),
         ({"mix_weights": [0.0, math.nan, 0.0]}, "mix weights: expected numbers"),
-        ({"words": "glove.txt"}, "words: expected gensim's KeyedVectors, found str"),
+        ({"words": "glove.txt"}, "found str; of a trained model give its `wv`, of a file load_word2vec_format"),
     ],
 )
 def test_options_that_do_not_fit(tiny_elmo, options, message):

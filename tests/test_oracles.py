@@ -7,37 +7,31 @@ outputs move when the weights move within their own rounding, measured in the sa
 """
 
 import json
-import re
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
+from checkpoints import read_datasets
 from elmokit import formats
 from elmokit.formats import allennlp
 from elmokit.job import embed_file
 from elmokit.model import Carry, Elmo
 from elmokit.network import Mix
 from elmokit.text import Utf8Speller, make_batch
+from recorded import BATCHES, in_batches, read_lines, stated_tolerance
 
 SHAPES = (
     "barekeys hardclip l1-h1-tanh l2-h2-relu l3-h0-relu l4-h2-tanh max30 noclip nocnnproj nolstmproj noskip".split()
 )
-POLICIES = {"fresh": [9], "carried": [3, 3, 3], "ragged": [3, 1, 3, 2]}
-
-
-def read_lines(path):
-    return [line.split() for line in path.read_text("utf-8").removesuffix("\n").split("\n")]
 
 
 def embed_in_batches(elmo, sentences, sizes):
     """All layers of each sentence, state carried over batches of these sizes."""
-    carry, arrays, start = Carry(), [], 0
-    for size in sizes:
-        batch = sentences[start : start + size]
-        arrays += elmo.embed(batch, layers="all", state=carry, batch_size=size)
-        start += size
+    carry, arrays = Carry(), []
+    for batch in in_batches(sentences, sizes):
+        arrays += elmo.embed(batch, layers="all", state=carry, batch_size=len(batch))
     return arrays
 
 
@@ -56,11 +50,6 @@ def sensitivity(checkpoint, sentences, sizes, exact):
     return max(moves)
 
 
-def stated_tolerance(folder):
-    measured = re.search(r"Measured: .*", (folder / "README.md").read_text("utf-8")).group()
-    return 3 * max(float(x) for x in re.findall(r"\d\.\d+e-\d+", measured))
-
-
 def largest_difference(found, expected, prefix):
     pairs = [(a, expected[f"{prefix}_{i}"]) for i, a in enumerate(found) if f"{prefix}_{i}" in expected]
     assert len(pairs) >= 8
@@ -69,7 +58,7 @@ def largest_difference(found, expected, prefix):
     return max(np.abs(a - b).max(initial=0.0) for a, b in pairs)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", BATCHES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_and_batch_policy(oracles, shape, policy):
     folder = oracles / f"alnlp-{shape}"
@@ -78,7 +67,7 @@ def test_every_shape_and_batch_policy(oracles, shape, policy):
     expected, tolerance = np.load(folder / "expected.npz"), stated_tolerance(folder)
     elmo, exact = Elmo(checkpoint), Elmo(checkpoint)
     exact.network.double()
-    sizes = POLICIES[policy]
+    sizes = BATCHES[policy]
     in_float32, in_float64 = (embed_in_batches(e, sentences, sizes) for e in (elmo, exact))
 
     floor = sensitivity(checkpoint, sentences, sizes, in_float64)
@@ -150,7 +139,7 @@ def test_cached_token_embeddings(oracles):
         np.testing.assert_array_equal(ids.chars_UC[words[:length], 0] + 1, row[:length])
     elmo = Elmo(checkpoint)
     for policy in ("fresh", "carried"):
-        found = embed_in_batches(elmo, sentences, POLICIES[policy])
+        found = embed_in_batches(elmo, sentences, BATCHES[policy])
         assert largest_difference(found, expected, f"bilm_{policy}") <= 5e-6
 
 
@@ -197,11 +186,6 @@ def test_scalar_mix_alone(mixed):
     np.testing.assert_allclose(found, expected["v210_mix_layernorm_gamma1.7"], atol=5e-6)
 
 
-def as_dict(path):
-    with h5py.File(path) as file:
-        return {key: file[key][...] for key in file}
-
-
 COMMANDS = {
     "all": {"layers": "all"},
     "all_batch3": {"layers": "all", "batch_size": 3},
@@ -218,7 +202,7 @@ def test_files_of_the_allennlp_command(oracles, tmp_path, name):
     text = folder / ("sentences_unique.txt" if "keys" in name else "sentences.txt")
     out = tmp_path / "out.hdf5"
     embed_file(text, out, elmo=Elmo(formats.read(folder)), state="carry", progress=False, **COMMANDS[name])
-    found, expected = as_dict(out), as_dict(folder / f"{name}.hdf5")
+    found, expected = read_datasets(out), read_datasets(folder / f"{name}.hdf5")
     assert found.keys() == expected.keys()
     for key, array in expected.items():
         if key == "sentence_to_index":

@@ -145,7 +145,7 @@ def test_equal_vectors_have_one_place():
 
 
 def test_an_unknown_projection_is_told():
-    with pytest.raises(MismatchError, match="expected one of tsne, umap, pca, found 'lda'"):
+    with pytest.raises(MismatchError, match="projection: expected 'tsne', 'umap', 'pca', found 'lda'"):
         projection.project(np.eye(3), "lda")
 
 

@@ -68,7 +68,7 @@ def contents(index, where=()):
 # ---------------------------------------------------------------- ranking
 
 
-@pytest.mark.parametrize("layers", ["average", 0, [0.5, 0.25, 0.25]])
+@pytest.mark.parametrize("layers", ["average", 0, [0.5, 0.25, 0.25], np.array([0.5, 0.25, 0.25])])
 @pytest.mark.parametrize("pool", ["mean", "white-idf"])
 def test_distances_are_those_of_brute_force(made, tiny_elmo, layers, pool):
     texts = [text for text in sentences(200) if text]

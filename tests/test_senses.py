@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from elmokit import cli
 from elmokit.checkpoint import write_native
 from elmokit.errors import MismatchError, TextError
 from elmokit.senses import find_senses
@@ -89,22 +88,12 @@ def test_what_cannot_be_is_told(tiny_elmo):
 
 
 @pytest.fixture
-def run(tiny, tmp_path, monkeypatch, capsys):
-    """Run the command in this process; return exit code, standard output and standard error."""
+def run(run, tiny, tmp_path, monkeypatch):
+    """`run` of all tests, in a folder with a text and a model, of which the command is told."""
     write_native(tiny, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("\n".join(" ".join(sentence) for sentence in TEXT))
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["elmo", *map(str, args), "--model", "model"])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return run
+    return lambda *args: run(*args, "--model", "model")
 
 
 def test_senses_are_printed(run):

@@ -23,12 +23,9 @@ from elmokit.formats.files import open_files
 from elmokit.formats.rules import to_theirs
 from elmokit.formats.tensor_bundle import open_bundle
 from elmokit.model import Carry, Elmo
+from recorded import read_lines
 
 WORDS = (*SPECIALS, "the", "cat", "sat")
-
-
-def read_lines(path):
-    return [line.split() for line in path.read_text("utf-8").removesuffix("\n").split("\n")]
 
 
 def read_from(path, module):

@@ -360,13 +360,7 @@ def _reference_loss(z, sentences, vocabulary, config, arrays):
     texts = [s[::-1] if z else s for s in sentences]
     inputs = [w for s in texts for w in (marks[z], *s)]
     targets = [vocabulary.index(w) for s in texts for w in (*s, marks[1 - z])]
-    xs = [reference.word_vector(w, config, arrays) for w in inputs]
-    for k in range(config.lstm.n_layers):
-        kernel, bias, projection = (arrays[f"lstm.{k}.{name}"][z] for name in ("kernel", "bias", "projection"))
-        zeros = np.zeros(config.lstm.projection_dim), np.zeros(config.lstm.dim)
-        ys, _, _ = reference.lstm(xs, *zeros, kernel, bias, projection, config.lstm)
-        xs = [x + y for x, y in zip(xs, ys, strict=True)] if k else ys
-    logits = np.stack(xs) @ arrays["softmax.weight"].T + arrays["softmax.bias"]
+    logits = reference.logits(inputs, z, config, arrays)
     log_sum = np.log(np.exp(logits).sum(1))
     return (log_sum - logits[range(len(targets)), targets]).mean()
 

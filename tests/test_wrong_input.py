@@ -173,6 +173,8 @@ def test_paths_that_are_none(junk, tmp_path):
         lambda: embed_file(text, out, elmo=junk, progress=False),
         lambda: embed_file(text, out, elmo=ELMO, dtype="int8", progress=False),
         lambda: embed_file(text, out, elmo=ELMO, save_every="a", progress=False),
+        lambda: embed_file(text, out, elmo=ELMO, layers=None, progress=False),
+        lambda: embed_file(text, out, elmo=ELMO, layers=1.5, progress=False),
         lambda: run.resume(junk, progress=False),
     ]
     for take in takers:

@@ -1,6 +1,6 @@
 """Train word vectors without context on the text that the model learnt from, to compare with: fastText by gensim.
 
-    python benchmarks/quality/static_vectors.py train-00.txt.xz... --out static.kv [--tokens 10000000 --size 256]
+    python benchmarks/quality/static_vectors.py train-00.txt.xz... --out static.kv [--tokens 10000000 --size 384]
 
 They are as wide as the bundled model's vectors, and like it know unseen words by their letters.
 """
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("texts", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=10_000_000)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=384)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     told = parser.parse_args()

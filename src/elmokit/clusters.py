@@ -14,7 +14,7 @@ from elmokit.errors import MismatchError, require
 from elmokit.vectors import unit
 
 # Groups are tried up to this number, where none is given.
-MOST_GROUPS = 8
+_MOST_GROUPS = 8
 # The silhouette is measured on so many vectors at most: its time grows with their square.
 _MEASURED = 4000
 _STARTS = 10
@@ -43,10 +43,10 @@ class Groups(NamedTuple):
         return self.silhouettes.get(self.n)
 
 
-def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, most: int = MOST_GROUPS, seed: int = 0) -> Groups:
+def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, seed: int = 0) -> Groups:
     """Group vectors by their direction: into `n` groups, or into the number of greatest silhouette.
 
-    Numbers are tried from 2 to `most`, or to a fifth of the vectors where these are few; vectors that are all equal but
+    Numbers are tried from 2 to 8, or to a fifth of the vectors where these are few; vectors that are all equal but
     for rounding are one group. The same seed gives the same groups. Raises `MismatchError` for no vectors or more
     groups than different vectors.
     """
@@ -55,7 +55,7 @@ def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, most: int =
     units_ND = unit(vectors_ND)
     different = len(np.unique(units_ND.round(4), axis=0))
     if n is None:
-        largest = min(most, different - 1, max(2, len(units_ND) // _OF_A_GROUP))
+        largest = min(_MOST_GROUPS, different - 1, max(2, len(units_ND) // _OF_A_GROUP))
         tried = {k: _k_means(units_ND, k, seed) for k in range(2, largest + 1)}
     elif 1 <= n <= different:
         tried = {n: _k_means(units_ND, n, seed)}

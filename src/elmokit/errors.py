@@ -16,6 +16,7 @@ Every message says in one plain sentence what is wrong, where, what was expected
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from os import PathLike
 from types import ModuleType
 
@@ -65,6 +66,13 @@ def expect(kind: type | tuple[type, ...], value: object, name: str, words: str) 
 def shown(value: object) -> str:
     """The beginning of what a value looks like, on one line."""
     return " ".join(repr(value).split())[:60]
+
+
+def expect_one_of(allowed: Iterable[str], value: object, name: str) -> None:
+    """Raise `MismatchError` unless `value` is one of the names that are allowed."""
+    names = list(allowed)
+    if not isinstance(value, str) or value not in names:
+        raise MismatchError(f"{name}: expected {', '.join(map(repr, names))}, found {value!r}")
 
 
 def expect_path(value: object, name: str) -> None:

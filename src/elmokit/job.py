@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -140,14 +141,15 @@ def asked_for(
 ) -> tuple[Spec, dict[str, Any]]:
     """Return what the output will hold, and the settings that a run which goes on must share with the first.
 
-    chosen: the options of `Elmo.embed`; reading: those of `read_sentences`. Raises `MismatchError` for `save_every`
-    below 1.
+    chosen: the options of `Elmo.embed`; reading: those of `read_sentences`. Raises `MismatchError` for options that the
+    model refuses, and for `save_every` below 1.
     """
+    elmo.embed((), **chosen)  # refuses them before anything is written
     expect_count(save_every, "save_every")
     plain = {**chosen, "layers": _plain_layers(chosen["layers"])}
     spec = Spec(
         width=elmo.dim,
-        layers=elmo.n_layers if chosen["layers"] == "all" else None,
+        layers=elmo.n_layers if plain["layers"] == "all" else None,
         pooled=chosen["pool"] != "none",
         dtype=dtype,
         notes={"model": elmo.fingerprint, "options": json.dumps(plain)},
@@ -156,8 +158,10 @@ def asked_for(
 
 
 def _plain_layers(layers: Layers) -> str | int | list[float]:
-    """Return `layers` as JSON holds it."""
-    return layers if isinstance(layers, str | int) else [float(weight) for weight in layers]
+    """Return `layers` as JSON holds it, and as it can be compared: an array of weights has no one answer to ==."""
+    if isinstance(layers, str):
+        return layers
+    return int(layers) if isinstance(layers, int | Integral) else [float(weight) for weight in layers]
 
 
 def _check_keys(place: Partial, spec: Spec) -> None:

@@ -27,6 +27,11 @@ def layer_weights(elmo: Elmo, name: str) -> list[float]:
     return [float(number == chosen) for number in range(n)]
 
 
+def called(name: str) -> str:
+    """Return the name of a layer as pictures have it."""
+    return f"layer {name}" if name.isdecimal() else name
+
+
 def _trained(elmo: Elmo) -> list[float]:
     if len(elmo.mixes) != 1:
         found = f"this model holds {len(elmo.mixes)} trained mixes of its layers"

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elmokit.errors import MismatchError, expect, expect_count
+from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
 from elmokit.head import read_head
 from elmokit.model import Carry, Elmo
 from elmokit.network import State
@@ -109,6 +109,8 @@ class LanguageModel:
         """
         expect_count(batch_size, "batch_size")
         expect(Iterable, sentences, "sentences", "lists of tokens")
+        if not isinstance(state, Carry):
+            expect_one_of(("fresh", "warm", "carry"), state, "state")
         if state == "carry":
             state = Carry()
         sentences = _checked(sentences)
@@ -123,7 +125,7 @@ class LanguageModel:
             for first in range(0, len(order), batch_size):
                 numbers = order[first : first + batch_size]
                 batch = [window[i] for i in numbers]
-                found |= zip(numbers, self._score(batch, _repeated(start, len(batch)))[0], strict=True)
+                found |= zip(numbers, self._score(batch, start.repeated(len(batch)))[0], strict=True)
             yield from (found[i] for i in range(len(window)))
 
     def perplexity(
@@ -191,11 +193,10 @@ class LanguageModel:
 
     # ------------------------------------------------------------ computing
 
-    def _start(self, state: StateName | Carry) -> State:
+    def _start(self, state: Literal["fresh", "warm"]) -> State:
+        expect_one_of(("fresh", "warm"), state, "state")
         if state == "fresh":
             return self.elmo.network.zero_state(1)
-        if state != "warm":
-            raise MismatchError(f"state {state!r}: expected fresh, warm or carry")
         if self.elmo.warm_state is None:
             raise MismatchError("this model stores no warmed state; take state fresh, or a model made with Elmo.warm")
         return self.elmo.warm_state
@@ -256,7 +257,3 @@ def perplexity_of(scores: Iterable[Scores]) -> Perplexity:
     if not places:
         return Perplexity(math.nan, math.nan, 0, 0)
     return Perplexity(math.exp(forward / places), math.exp(backward / places), places, unknown)
-
-
-def _repeated(state: State, rows: int) -> State:
-    return State(state.h.expand(-1, -1, rows, -1), state.c.expand(-1, -1, rows, -1))

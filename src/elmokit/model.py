@@ -6,34 +6,32 @@ import copy
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
-from typing import Literal, NoReturn, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from elmokit import checkpoint, formats, hub
 from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
-from elmokit.errors import MismatchError, expect, expect_count, shown
+from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
 from elmokit.memory import give_back_freed_memory
 from elmokit.network import BiLM, State, as_array
+from elmokit.reduction import Layers as Layers
+from elmokit.reduction import Pool as Pool
+from elmokit.reduction import Reduction, Vectors, reduction
 from elmokit.stored import StoredDtype
 from elmokit.text import Speller, check_sentence, distinct_words, places, plan_batches
+from elmokit.word_vectors import WordVectors as WordVectors
+from elmokit.word_vectors import encode
 
-Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
-Pool: TypeAlias = Literal["none", "mean", "max"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Sentence: TypeAlias = Sequence[str]
-Vectors: TypeAlias = NDArray[np.float32]
-# From layers (M, D) and the lengths of the sentences in M, marks included, to what is asked for of each.
-_Reduce: TypeAlias = Callable[[Sequence[Tensor], Sequence[int]], list[Vectors]]
 
 # Sentences sorted by length together: enough for little padding, few enough to hold.
 _WINDOW = 1024
@@ -46,54 +44,6 @@ CARRIED_ROWS = 64
 # bound the memory of a batch, the latter by 128 MiB.
 _BATCH_PLACES = 8192
 _BATCH_VALUES = 1 << 25
-# Words spelled together: bounds the memory of the encoder.
-_WORDS_TOGETHER = 2048
-# Values of word vectors that are kept from one window to the next: 64 MiB.
-_WORD_VALUES = 1 << 24
-
-
-class WordVectors:
-    """The context-free vectors of words that were seen, each computed once; forgotten together beyond 64 MiB.
-
-    Several threads may embed with the same ones.
-    """
-
-    def __init__(self, network: BiLM, speller: Speller) -> None:
-        self.network, self.speller = network, speller
-        self._lock = Lock()
-        self._forget(_WORD_VALUES // network.config.lstm.projection_dim)
-
-    def _forget(self, rows: int) -> None:
-        """Begin anew with room for so many words. What is not filled takes no memory on a processor."""
-        weight = next(self.network.parameters())
-        self.index: dict[str, int] = {}
-        self.vectors = weight.new_empty(rows, self.network.config.lstm.projection_dim)
-
-    def learn(self, words: Sequence[str]) -> tuple[Mapping[str, int], Tensor]:
-        """See to it that there are vectors of these words; return `index` and `vectors`.
-
-        Row `index[word]` of `vectors` holds the vector (P,) of `word`; rows beyond those mean nothing. Both stay good
-        for these words whatever is learnt or forgotten after them.
-        """
-        with self._lock:
-            new = [word for word in words if word not in self.index]
-            if len(self.index) + len(new) > len(self.vectors):
-                self._forget(max(len(self.vectors), len(words)))
-                new = list(words)
-            if new:
-                first = len(self.index)
-                self.vectors[first : first + len(new)] = encode(self.network, self.speller, new)
-                self.index.update(zip(new, range(first, first + len(new)), strict=True))
-            return self.index, self.vectors
-
-
-@torch.inference_mode()
-def encode(network: BiLM, speller: Speller, words: Sequence[str]) -> Tensor:
-    """Return the context-free vectors of words, (U, P): words of like length together, a bounded number at a time."""
-    order = sorted(range(len(words)), key=lambda number: len(words[number]))
-    parts = [order[i : i + _WORDS_TOGETHER] for i in range(0, len(order), _WORDS_TOGETHER)]
-    vectors = torch.cat([network.encode(speller.spell([words[number] for number in part])) for part in parts])
-    return vectors[torch.argsort(torch.tensor(order, device=vectors.device))]
 
 
 @dataclass
@@ -119,8 +69,8 @@ class Elmo:
         self.card = source.card
         self.source = source.source
         self.speller: Speller = source.speller()
-        dtype = _choice(_PRECISIONS, precision, "precision")
-        self.network = BiLM.from_arrays(source.config, source.arrays).to(_device(device), dtype).eval()
+        expect_one_of(_PRECISIONS, precision, "precision")
+        self.network = BiLM.from_arrays(source.config, source.arrays).to(_device(device), _PRECISIONS[precision]).eval()
         self.network.requires_grad_(False)  # it does not learn here, so that its weights can be packed
         # What the network does not compute with: the softmax head, trained mixes.
         self.extras: Arrays = {name: a for name, a in source.arrays.items() if name.startswith(("softmax.", "mix."))}
@@ -182,15 +132,8 @@ class Elmo:
 
         Raises `MismatchError` for a layer that is not there or a model without a warmed state, or `words` of another.
         """
-        select = _selector(layers, self.n_layers)
-        pooled = _choice(_POOLS, pool, "pool")
+        reduce = reduction(layers, pool, n_layers=self.n_layers)
         expect(Iterable, sentences, "sentences", "lists of tokens")
-
-        def reduce(layers_LMD: Sequence[Tensor], lengths: Sequence[int]) -> list[Vectors]:
-            parts = select(torch.stack(list(layers_LMD)).float()).cpu().split(lengths, dim=-2)
-            # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
-            return [np.array(pooled(part[..., 1:-1, :]).numpy(), order="C") for part in parts]
-
         if batch_size is not None:
             expect_count(batch_size, "batch_size")
         if state == "carry":
@@ -200,8 +143,7 @@ class Elmo:
             raise MismatchError("words: expected the word vectors of this model, found another's; see word_vectors()")
         if isinstance(state, Carry):
             return self._embed_carried(sentences, words, state, batch_size or CARRIED_ROWS, reduce)
-        if state not in ("fresh", "warm"):
-            _refuse("state", state, ["fresh", "warm", "carry"])
+        expect_one_of(("fresh", "warm", "carry"), state, "state")
         return self._embed_sorted(sentences, words, self._start(state), batch_size or _BATCH_SIZE, reduce)
 
     def word_vectors(self) -> WordVectors:
@@ -212,7 +154,7 @@ class Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
         expect(Iterable, sentences, "sentences", "lists of tokens")
         carry = Carry()
-        nothing: _Reduce = lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)  # noqa: E731
+        nothing: Reduction = lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)  # noqa: E731
         for _ in self._embed_carried(sentences, self.word_vectors(), carry, 1, nothing):
             pass
         if carry.state is None:
@@ -284,17 +226,17 @@ class Elmo:
         words: WordVectors,
         start: State | None,
         batch_size: int,
-        reduce: _Reduce,
+        reduce: Reduction,
     ) -> Iterator[Vectors]:
         for number, window in enumerate(_windows(sentences, _WINDOW, _WINDOW_TOKENS)):
             if number:
                 give_back_freed_memory()
-            state = start and start.select(_zeros(window))
+            state = start and start.repeated(len(window))
             # Without a name for the list, it is gone when the next window is computed.
             yield from self._run_by_length(window, words, state, batch_size, reduce)[0]
 
     def _embed_carried(
-        self, sentences: Iterable[Sentence], words: WordVectors, carry: Carry, batch_size: int, reduce: _Reduce
+        self, sentences: Iterable[Sentence], words: WordVectors, carry: Carry, batch_size: int, reduce: Reduction
     ) -> Iterator[Vectors]:
         for batch in _windows(sentences, batch_size):
             before = self._carried(carry)
@@ -322,7 +264,7 @@ class Elmo:
         words: WordVectors,
         state: State | None,
         batch_size: int,
-        reduce: _Reduce,
+        reduce: Reduction,
     ) -> tuple[list[Vectors], State]:
         """Run sentences of like length together, each from its row of `state`; results in the order given."""
         index, vectors_UP = words.learn(distinct_words(window, self.speller.marks))
@@ -385,10 +327,6 @@ def _stored_state(arrays: Arrays) -> State | None:
     return State(*(torch.from_numpy(np.array(arrays[name], np.float32)).unsqueeze(2) for name in ("warm.h", "warm.c")))
 
 
-def _zeros(sentences: Sequence[Sentence]) -> Tensor:
-    return torch.zeros(len(sentences), dtype=torch.int64)
-
-
 def _windows(sentences: Iterable[Sentence], size: int, tokens: float = math.inf) -> Iterator[list[Sentence]]:
     """Yield lists of `size` sentences, or of fewer where they come to `tokens` tokens."""
     window: list[Sentence] = []
@@ -402,54 +340,3 @@ def _windows(sentences: Iterable[Sentence], size: int, tokens: float = math.inf)
             window, held = [], 0
     if window:
         yield window
-
-
-# ---------------------------------------------------------------- layers and pooling
-
-
-def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
-    """Return the function from (L, T, D) to what `layers` asks for."""
-    if isinstance(layers, str):
-        named = {"all": lambda x: x, "top": lambda x: x[-1], "average": lambda x: x.mean(0)}
-        return named[layers] if layers in named else _refuse("layers", layers, list(named))
-    if isinstance(layers, int | np.integer):
-        if not -n_layers <= layers < n_layers:
-            raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
-        return lambda stack: stack[layers]
-    weights = _layer_weights(layers)
-    if len(weights) != n_layers:
-        raise MismatchError(f"expected {n_layers} layer weights, one a layer, found {len(weights)}")
-    return lambda stack: torch.tensordot(weights, stack, dims=1)
-
-
-def _layer_weights(layers: Sequence[float]) -> Tensor:
-    try:
-        weights = torch.tensor([float(weight) for weight in layers])
-    except (TypeError, ValueError):
-        expected = "a name, a number or one weight a layer"
-        raise MismatchError(f"layers: expected {expected}, found {shown(layers)}") from None
-    if not weights.isfinite().all():
-        raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
-    return weights
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.sum(-2) / max(1, x.shape[-2])
-
-
-def _max(x: Tensor) -> Tensor:
-    return x.amax(-2) if x.shape[-2] else x.sum(-2)
-
-
-_POOLS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "mean": _mean, "max": _max}
-
-
-_Choice = TypeVar("_Choice")
-
-
-def _choice(choices: Mapping[str, _Choice], name: object, what: str) -> _Choice:
-    return choices[name] if isinstance(name, str) and name in choices else _refuse(what, name, [*choices])
-
-
-def _refuse(what: str, found: object, allowed: list[str]) -> NoReturn:
-    raise MismatchError(f"{what}: expected {', '.join(map(repr, allowed))}, found {found!r}")

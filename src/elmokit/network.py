@@ -207,6 +207,10 @@ class State:
         """Return the same values, cut from the graph of gradients."""
         return State(self.h.detach(), self.c.detach())
 
+    def repeated(self, rows: int) -> State:
+        """Return the only row so many times."""
+        return State(*(a.expand(-1, -1, rows, -1) for a in (self.h, self.c)))
+
     def grown(self, rows: int) -> State:
         """Return a state of at least `rows` rows, zeros added."""
         missing = max(0, rows - self.rows)

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elmokit.errors import MismatchError, expect, expect_count
-from elmokit.model import Elmo, WordVectors, load
+from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
+from elmokit.model import Elmo, load
 from elmokit.network import BiLM, Mix, as_array
 from elmokit.padded import batch_of_ids, marked_ids, pad, padded_ids
 from elmokit.text import N_CHARACTERS, Utf8Speller, check_sentence, distinct_words, make_batch, places
+from elmokit.word_vectors import WordVectors
 
 # Tokenised sentences, or strings that are split at white space.
 Sentences: TypeAlias = Sequence[Sequence[str]] | Sequence[str]
@@ -61,13 +62,12 @@ class ElmoEmbedding(nn.Module):
         words: KeyedVectors | None = None,
     ) -> None:
         super().__init__()
-        if trainable not in _TRAINABLE:
-            raise MismatchError(f"trainable: expected {', '.join(map(repr, _TRAINABLE))}, found {trainable!r}")
+        expect_one_of(_TRAINABLE, trainable, "trainable")
         expect_count(n_mixes, "n_mixes")
         if not 0 <= dropout < 1:
             raise MismatchError(f"dropout must be at least 0 and less than 1, found {dropout!r}")
-        if words is not None and not (hasattr(words, "vectors") and hasattr(words, "key_to_index")):
-            raise MismatchError(f"words: expected gensim's KeyedVectors, found {type(words).__name__}")
+        if words is not None:
+            _check_vectors(words)
         elmo = model if isinstance(model, Elmo) else load(model)
         source = elmo.checkpoint()
         vocabulary = source.vocabulary if source.config.word_dim else None  # else it is that of the head
@@ -190,11 +190,15 @@ class ElmoEmbedding(nn.Module):
         return {**self.__dict__, "_known": None}
 
 
-def _word_table(words: KeyedVectors) -> nn.Embedding:
-    """Return the rows of `words` behind one of zeros; they do not learn."""
-    if not hasattr(words, "key_to_index"):
+def _check_vectors(words: object) -> None:
+    """Raise `MismatchError` for what holds no word vectors itself, as a trained model of gensim or a file's name."""
+    if not (hasattr(words, "vectors") and hasattr(words, "key_to_index")):
         found = f"{type(words).__name__}; of a trained model give its `wv`, of a file load_word2vec_format"
         raise MismatchError(f"words: expected gensim's KeyedVectors, found {found}")
+
+
+def _word_table(words: KeyedVectors) -> nn.Embedding:
+    """Return the rows of `words` behind one of zeros; they do not learn."""
     rows = torch.from_numpy(np.array(words.vectors, np.float32))
     return nn.Embedding.from_pretrained(nn.functional.pad(rows, (0, 0, 1, 0)), padding_idx=0)
 

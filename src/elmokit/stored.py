@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError, MismatchError
+from elmokit.errors import FormatError, MismatchError, expect_one_of
 
 # "int8": the matrices of the softmax head in 8 bits, all else in float16.
 StoredDtype: TypeAlias = Literal["float32", "float16", "int8"]
@@ -25,8 +25,7 @@ _SCALE = ".scale"
 
 def stored_arrays(arrays: Mapping[str, NDArray[np.floating]], dtype: StoredDtype) -> dict[str, NDArray[Any]]:
     """Return the arrays as the file has them, or raise `MismatchError` where one does not fit into float16."""
-    if dtype not in get_args(StoredDtype):
-        raise MismatchError(f"dtype: expected {', '.join(get_args(StoredDtype))}, found {dtype!r}")
+    expect_one_of(get_args(StoredDtype), dtype, "dtype")
     found: dict[str, NDArray[Any]] = {}
     for name, array in sorted(arrays.items()):
         if dtype == "int8" and name.startswith("softmax.") and array.ndim == 2:

@@ -3,8 +3,6 @@
 import jobs
 import pytest
 
-from elmokit import cli
-
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
@@ -31,16 +29,11 @@ def expected(here, tmp_path_factory):
 
 
 @pytest.fixture
-def elmo(monkeypatch, capsys):
+def elmo(run):
     """A function that runs the command in this process and returns exit code and standard error."""
 
-    def run(arguments):
-        monkeypatch.setattr("sys.argv", ["elmo", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, capsys.readouterr().err
+    def elmo(arguments):
+        code, _, errors = run(*arguments)
+        return code, errors
 
-    return run
+    return elmo

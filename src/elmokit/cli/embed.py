@@ -23,7 +23,7 @@ from elmokit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from elmokit.model import Elmo
+    from elmokit.model import Elmo, Layers
 
 
 def embed(
@@ -107,7 +107,7 @@ def embed(
         # With --ray the device is that of the workers.
         elmo = load_model(model, weights, vocabulary, threads, device="cpu" if ray else device, precision=precision)
         elmo = _warmed(elmo, warm_up, tokenize=tokenize, symbols=symbols)
-        options |= {"elmo": elmo, "layers": _mix(elmo) if mix else "all" if all_layers else "top" if top else "average"}
+        options |= {"elmo": elmo, "layers": _layers(elmo, all_layers=all_layers, top=top, mix=mix)}
         if ray:
             on: dict[str, Any] = {"address": ray, "workers": workers, "threads": threads or 1, "device": device}
             done = embed_texts(texts, out, **on, **options)
@@ -136,13 +136,10 @@ def _check_ray(ray: str | None, texts: list[str], out: Path, *, workers: int | N
         raise typer.BadParameter(f"--ray writes a folder of Parquet files, not {out.suffix}", param_hint="OUT")
 
 
-def _mix(elmo: Elmo) -> list[float]:
-    from elmokit.errors import MismatchError
+def _layers(elmo: Elmo, *, all_layers: bool, top: bool, mix: bool) -> Layers:
+    from elmokit.layers import layer_weights
 
-    if len(elmo.mixes) != 1:
-        found = f"this model holds {len(elmo.mixes)} trained mixes of its layers"
-        raise MismatchError(f"{found}, expected one for --mix; take --average, or Elmo.mixes in Python")
-    return [float(share) for share in elmo.mixes[0]]
+    return layer_weights(elmo, "mix") if mix else "all" if all_layers else "top" if top else "average"
 
 
 def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool, symbols: bool) -> Elmo:

@@ -28,7 +28,7 @@ from elmokit.cli.options import (
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
-    from elmokit.search import Hit, Reader, Settings
+    from elmokit.search import Hit, Index, Reader, Settings
 
 Database = Annotated[
     str, Argument(metavar="DB", help="folder of the index, or a server: postgresql://user@host/database")
@@ -73,7 +73,8 @@ def index(
     from elmokit.search import settings_of
 
     there = settings_of(db, name=name)
-    elmo = _load(there, model, weights, vocabulary, threads, device=device, precision=precision)
+    source = model or (there.model_name if there else None)  # which an index remembers
+    elmo = load_model(source, weights, vocabulary, threads, device=device, precision=precision)
     if delete:
         _delete(db, elmo, name, texts)
         return
@@ -123,9 +124,9 @@ def search(
     from elmokit.search import Index, settings_of
 
     there = settings_of(db, name=name)
-    elmo = (
-        None if there is None else _load(there, model, weights, vocabulary, threads, device=device, precision=precision)
-    )
+    elmo = None
+    if there:
+        elmo = load_model(model or there.model_name, weights, vocabulary, threads, device=device, precision=precision)
     queries = (line for line in read_lines("-") if line.strip()) if query == "-" else iter([query])
     with Index.open(db, elmo, name=name) as index:
         options: dict[str, Any] = {"count": count, "by": by, "where": where or (), "exact": exact, "effort": effort}
@@ -134,21 +135,6 @@ def search(
 
 
 # ---------------------------------------------------------------- helpers
-
-
-def _load(
-    there: Settings | None,
-    model: str | None,
-    weights: Path | None,
-    vocabulary: Path | None,
-    threads: int | None,
-    *,
-    device: str,
-    precision: Literal["float32", "bfloat16"],
-) -> Elmo:
-    """Open the model that is named, or that the index remembers."""
-    remembered = there.model_name if there else None
-    return load_model(model or remembered, weights, vocabulary, threads, device=device, precision=precision)
 
 
 def _delete(db: str, elmo: Elmo, name: str, texts: list[str]) -> None:
@@ -199,7 +185,7 @@ def _made(
     wanted: Mapping[str, Any],
     name: str,
     model: str | None,
-) -> Any:
+) -> Index:
     from elmokit import search
 
     given = {key: value for key, value in wanted.items() if value is not None}

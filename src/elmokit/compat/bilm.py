@@ -30,7 +30,7 @@ from elmokit.network import BiLM, Mix, State
 from elmokit.padded import batch_of_ids, blank_word, pad
 from elmokit.reading import read_sentences
 from elmokit.sinks.hdf5 import Hdf5Sink
-from elmokit.sinks.spec import Spec
+from elmokit.sinks.spec import Spec, finished
 from elmokit.text import (
     BEGIN_SENTENCE,
     BEGIN_SENTENCE_ID,
@@ -308,13 +308,9 @@ def dump_bilm_embeddings(
     batcher = Batcher(vocab_file, model.max_characters)
     config = model.network.config
     sink = Hdf5Sink(Path(outfile), Spec(config.dim, config.lstm.n_layers + 1, forget_sentences=True))
-    try:
+    with finished(sink):
         for number, sentence in enumerate(read_sentences(dataset_file)):
             sink.write(number, sentence, model(batcher.batch_sentences([sentence]))["lm_embeddings"][0])
-    except BaseException:
-        sink.abandon()
-        raise
-    sink.close()
 
 
 @torch.inference_mode()

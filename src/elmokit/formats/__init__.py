@@ -20,7 +20,7 @@ from elmokit.checkpoint import (
     write_native,
     written_folder,
 )
-from elmokit.errors import FormatError, MismatchError, OutputError, expect, expect_path
+from elmokit.errors import FormatError, MismatchError, OutputError, expect, expect_one_of, expect_path
 from elmokit.formats import allennlp, allennlp_archive, bilm_tf, manylangs, native, tf_hub
 from elmokit.formats import softmax as head
 from elmokit.formats.files import Files, by_folder, one_place, open_files
@@ -109,8 +109,7 @@ def write(
     """
     expect(Checkpoint, checkpoint, "checkpoint", "a checkpoint; Elmo.checkpoint() gives one")
     expect_path(target, "target")
-    if to not in get_args(Target):
-        raise MismatchError(f"to: expected {', '.join(get_args(Target))}, found {to!r}")
+    expect_one_of(get_args(Target), to, "to")
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(path.name != _SCRATCH for path in target.iterdir())):
         raise OutputError(f"{target} exists and is not an empty folder; choose another place")

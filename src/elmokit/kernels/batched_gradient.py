@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from elmokit.kernels.cells import inside
 from elmokit.kernels.plain import Weights
 from elmokit.kernels.product import in_product_type, multiply, products
+from elmokit.kernels.rows import End, ended, last_outputs
 
 
 class Cells(Protocol):
@@ -43,23 +44,11 @@ def lstmp_batched_gradient(
 
     cells: what computes gates and cells, the module `cells` or `fused_cells`.
     """
-    ends = _ends(rows, x_TZBI.shape[2])
+    ends = ended(rows, x_TZBI.shape[2])
     x_TZBI, *arrays = in_product_type(x_TZBI, weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP, h_ZBP)
     y_TZBP, c_last = _Lstmp.apply(x_TZBI, *arrays, c_ZBD, weights.cell_clip, weights.proj_clip, ends, cells)
     y_TZBP = y_TZBP.to(weights.kernel_ZKG.dtype)  # of a network in half precision the next layer expects that, too
-    h_last = [(y_TZBP[t - 1] if t else h_ZBP)[:, first:end] for t, first, end in ends]
-    return y_TZBP, torch.cat(h_last, dim=1), c_last
-
-
-def _ends(rows: Sequence[int], B: int) -> list[_End]:
-    """Return which rows end after how many steps, in the order of the rows: the longest are the first."""
-    lasting = [B, *rows, 0]
-    steps = reversed(range(len(rows) + 1))
-    return [(t, lasting[t + 1], lasting[t]) for t in steps if lasting[t + 1] < lasting[t]]
-
-
-# A number of steps, and the first row that ends after it and the first that does not.
-_End: TypeAlias = tuple[int, int, int]
+    return y_TZBP, last_outputs(y_TZBP, h_ZBP, ends), c_last
 
 
 class _Lstmp(torch.autograd.Function):
@@ -76,7 +65,7 @@ class _Lstmp(torch.autograd.Function):
         c_ZBD: Tensor,
         cell_clip: float | None,
         proj_clip: float | None,
-        ends: list[_End],
+        ends: list[End],
         cells: Cells,
     ) -> tuple[Tensor, Tensor]:
         (T, Z, B, I), P, D = x_TZBI.shape, h_ZBP.shape[-1], c_ZBD.shape[-1]  # noqa: E741

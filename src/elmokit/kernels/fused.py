@@ -1,7 +1,8 @@
-"""The recurrence for embedding on a GPU: two products and one fused kernel a step.
+"""The recurrence for embedding on a GPU: two kernels a step, in Triton, where products meet what follows them.
 
-Rows that ended are computed on with the others, so that every step has the same shape; their last state is kept where
-they end.
+The first multiplies h with the recurrent weights of all four gates, and goes on to cells and clip where the sums are;
+the second projects the cells and clips. So gates are never in memory but for the share of the input, of which one large
+product is made for many steps. Rows that have ended are left as they are.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
-from elmokit.kernels.fused_cells import cells
+from elmokit.kernels.fused_cells import activated, clipped, tanh
 from elmokit.kernels.plain import Weights
+from elmokit.kernels.rows import ended, last_outputs
 
 # Values of gates of the input that are computed in one product.
 _VALUES_TOGETHER = 1 << 28
+# What one program computes: so many cells, or values of h, of some rows, reading so much of a row at a time.
+_CELLS, _VALUES, _DEPTH = 32, 64, 64
+_MOST_ROWS = 128
 
 
 def lstmp_fused(
@@ -23,21 +30,116 @@ def lstmp_fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
     T, Z, B, I = x_TZBI.shape  # noqa: E741
-    h_last, c_last = torch.empty_like(h_ZBP), torch.empty_like(c_ZBD)
-    h, c = h_ZBP.to(x_TZBI.dtype), c_ZBD.clone()
-    y_TZBP = x_TZBI.new_empty(T, *h_ZBP.shape)
-    of_input, recurrent, projection_ZDP = weights.kernel_ZKG[:, :I], weights.kernel_ZKG[:, I:], weights.projection_ZDP
+    of_input, recurrent_ZPG, projection_ZDP = (
+        weights.kernel_ZKG[:, :I],
+        weights.kernel_ZKG[:, I:],
+        weights.projection_ZDP,
+    )
+    h, c = h_ZBP.to(x_TZBI.dtype).contiguous(), c_ZBD.clone(memory_format=torch.contiguous_format)
+    y_TZBP, m = x_TZBI.new_empty(T, *h_ZBP.shape), torch.empty_like(c, dtype=x_TZBI.dtype)
     together = max(1, _VALUES_TOGETHER // (Z * B * of_input.shape[-1]))
     for t, left in enumerate(rows):
         if t % together == 0:
             part_ZNI = x_TZBI[t : t + together].transpose(0, 1).flatten(1, 2)
             gates_ZNG = torch.baddbmm(weights.bias_ZG.unsqueeze(1), part_ZNI, of_input)
             gates_ZtBG = gates_ZNG.view(Z, -1, B, gates_ZNG.shape[-1])
-        m = cells(torch.baddbmm(gates_ZtBG[:, t % together], h, recurrent), c, weights.cell_clip)
-        h = m if projection_ZDP is None else torch.bmm(m, projection_ZDP)
-        if projection_ZDP is not None and weights.proj_clip is not None:
-            h.clamp_(-weights.proj_clip, weights.proj_clip)
-        y_TZBP[t] = h
-        ended = slice(rows[t + 1] if t + 1 < T else 0, left)
-        h_last[:, ended], c_last[:, ended] = h[:, ended], c[:, ended]
-    return y_TZBP, h_last, c_last
+        gates_ZBG = gates_ZtBG[:, t % together]
+        if projection_ZDP is None:
+            update_cells(h, recurrent_ZPG, gates_ZBG, c, y_TZBP[t], left, weights.cell_clip)
+        else:
+            update_cells(h, recurrent_ZPG, gates_ZBG, c, m, left, weights.cell_clip)
+            project(m, projection_ZDP, y_TZBP[t], left, weights.proj_clip)
+        h = y_TZBP[t]
+    return y_TZBP, last_outputs(y_TZBP, h_ZBP.to(y_TZBP.dtype), ended(rows, B)), c
+
+
+def update_cells(
+    h_ZBP: Tensor, weight_ZPG: Tensor, gates_ZBG: Tensor, c_ZBD: Tensor, m_ZBD: Tensor, left: int, clip: float | None
+) -> None:
+    """Take one step of the first `left` rows: update the cells in place, write what goes to the projection to `m_ZBD`.
+
+    gates_ZBG: what the input and the bias add to the gates, in the order i, j, f, o. All but `weight_ZPG` and the first
+    axis of `gates_ZBG` must be without gaps.
+    """
+    Z, B, D = c_ZBD.shape
+    rows = _rows_together(left)
+    _update_cells[triton.cdiv(left, rows), triton.cdiv(D, _CELLS), Z](
+        h_ZBP, weight_ZPG, gates_ZBG, c_ZBD, m_ZBD, *weight_ZPG.stride(), gates_ZBG.stride(0),
+        B, left, D, h_ZBP.shape[2], clip or 0.0, CLIPS=clip is not None, PRECISION=_precision(),
+        ROWS=rows, CELLS=_CELLS, DEPTH=_DEPTH,
+    )  # fmt: skip
+
+
+def project(m_ZBD: Tensor, weight_ZDP: Tensor, h_ZBP: Tensor, left: int, clip: float | None) -> None:
+    """Write the clipped projection of the first `left` rows to `h_ZBP`; it and `m_ZBD` must be without gaps."""
+    Z, B, P = h_ZBP.shape
+    rows = _rows_together(left)
+    _project[triton.cdiv(left, rows), triton.cdiv(P, _VALUES), Z](
+        m_ZBD, weight_ZDP, h_ZBP, *weight_ZDP.stride(),
+        B, left, m_ZBD.shape[2], P, clip or 0.0, CLIPS=clip is not None, PRECISION=_precision(),
+        ROWS=rows, VALUES=_VALUES, DEPTH=_DEPTH,
+    )  # fmt: skip
+
+
+def _rows_together(left: int) -> int:
+    """Return the rows of one program: a power of 2 that is enough, 16 at least, as the GPU's products ask."""
+    return min(_MOST_ROWS, max(16, triton.next_power_of_2(left)))
+
+
+def _precision() -> str:
+    """Return how float32 is multiplied: as torch is told to by `torch.set_float32_matmul_precision`."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # triton carries no types
+def _update_cells(  # type: ignore[no-untyped-def]
+    h, weight, gates, c, m, weight_z, weight_p, weight_g, gates_z, B, left, D, P, clip,
+    CLIPS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    z = tl.program_id(2).to(tl.int64)
+    row, cell = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * CELLS + tl.arange(0, CELLS)
+    here = (row[:, None] < left) & (cell[None, :] < D)
+    gate = gates + z * gates_z + row[:, None] * (4 * D) + cell[None, :]
+    i, j = tl.load(gate, mask=here).to(tl.float32), tl.load(gate + D, mask=here).to(tl.float32)
+    f, o = tl.load(gate + 2 * D, mask=here).to(tl.float32), tl.load(gate + 3 * D, mask=here).to(tl.float32)
+    for first in range(0, P, DEPTH):
+        depth = first + tl.arange(0, DEPTH)
+        x = tl.load(
+            h + z * B * P + row[:, None] * P + depth[None, :],
+            mask=(row[:, None] < left) & (depth[None, :] < P), other=0.0,
+        )  # fmt: skip
+        w = weight + z * weight_z + depth[:, None] * weight_p + cell[None, :] * weight_g
+        there = (depth[:, None] < P) & (cell[None, :] < D)
+        i = tl.dot(x, tl.load(w, mask=there, other=0.0), i, input_precision=PRECISION)
+        j = tl.dot(x, tl.load(w + D * weight_g, mask=there, other=0.0), j, input_precision=PRECISION)
+        f = tl.dot(x, tl.load(w + 2 * D * weight_g, mask=there, other=0.0), f, input_precision=PRECISION)
+        o = tl.dot(x, tl.load(w + 3 * D * weight_g, mask=there, other=0.0), o, input_precision=PRECISION)
+    i, j, f, o = activated(i, j, f, o)
+    place = z * B * D + row[:, None] * D + cell[None, :]
+    new = clipped(f * tl.load(c + place, mask=here) + i * j, clip, CLIPS)
+    tl.store(c + place, new, mask=here)
+    tl.store(m + place, (o * tanh(new)).to(m.dtype.element_ty), mask=here)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _project(  # type: ignore[no-untyped-def]
+    m, weight, h, weight_z, weight_d, weight_p, B, left, D, P, clip,
+    CLIPS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    z = tl.program_id(2).to(tl.int64)
+    row, value = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * VALUES + tl.arange(0, VALUES)
+    total = tl.zeros((ROWS, VALUES), tl.float32)
+    for first in range(0, D, DEPTH):
+        depth = first + tl.arange(0, DEPTH)
+        x = tl.load(
+            m + z * B * D + row[:, None] * D + depth[None, :],
+            mask=(row[:, None] < left) & (depth[None, :] < D), other=0.0,
+        )  # fmt: skip
+        w = tl.load(
+            weight + z * weight_z + depth[:, None] * weight_d + value[None, :] * weight_p,
+            mask=(depth[:, None] < D) & (value[None, :] < P), other=0.0,
+        )  # fmt: skip
+        total = tl.dot(x, w, total, input_precision=PRECISION)
+    place = z * B * P + row[:, None] * P + value[None, :]
+    here = (row[:, None] < left) & (value[None, :] < P)
+    tl.store(h + place, clipped(total, clip, CLIPS).to(h.dtype.element_ty), mask=here)

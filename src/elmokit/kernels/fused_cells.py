@@ -1,5 +1,4 @@
-"""Gates and cells on a GPU, for embedding and for training: all that stands between a step's products as one kernel,
-written in Triton.
+"""Gates and cells of training on a GPU: all that stands between a step's products as one kernel, written in Triton.
 
 Cells are computed in float32 whatever the type of the products. The backward kernel computes the gates anew from what
 went into them, so that only this is kept: 8 bytes a cell where products are bfloat16.
@@ -16,16 +15,6 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 1024
-
-
-def cells(sums_ZBG: Tensor, c_ZBD: Tensor, cell_clip: float | None) -> Tensor:
-    """Update the cells in place; return what they give to the projection, (Z, B, D), in the type of the sums.
-
-    sums_ZBG: gates before their activation, in the order i, j, f, o, without gaps; c_ZBD: likewise without gaps.
-    """
-    m_ZBD = torch.empty_like(c_ZBD, dtype=sums_ZBG.dtype)
-    _launch(_forward, sums_ZBG, c_ZBD, c_ZBD, m_ZBD, m_ZBD.stride(0), cell_clip=cell_clip)
-    return m_ZBD
 
 
 def forward_steps(
@@ -68,11 +57,9 @@ def _forward(sums, c, c_new, m, m_stride, D, n, clip, CLIPS: tl.constexpr, BLOCK
     z, place = tl.program_id(1).to(tl.int64), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = place < n
     i, j, f, o = _gates(sums + z * 4 * n, place, D, here)
-    cell = f * tl.load(c + z * n + place, mask=here) + i * j
-    if CLIPS:
-        cell = tl.clamp(cell, -clip, clip, propagate_nan=tl.PropagateNan.ALL)
+    cell = clipped(f * tl.load(c + z * n + place, mask=here) + i * j, clip, CLIPS)
     tl.store(c_new + z * n + place, cell, mask=here)
-    tl.store(m + z * m_stride + place, (o * _tanh(cell)).to(m.dtype.element_ty), mask=here)
+    tl.store(m + z * m_stride + place, (o * tanh(cell)).to(m.dtype.element_ty), mask=here)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -83,7 +70,7 @@ def _backward(  # type: ignore[no-untyped-def]
     here = place < n
     i, j, f, o = _gates(sums + z * 4 * n, place, D, here)
     before, cell = tl.load(c + z * n + place, mask=here), tl.load(c_new + z * n + place, mask=here)
-    of_m, tanh_c = tl.load(dm + z * dm_stride + place, mask=here).to(tl.float32), _tanh(cell)
+    of_m, tanh_c = tl.load(dm + z * dm_stride + place, mask=here).to(tl.float32), tanh(cell)
     of_c = tl.load(dc + z * n + place, mask=here) + of_m * o * (1 - tanh_c * tanh_c)
     if CLIPS:
         of_c *= (tl.abs(cell) < clip).to(tl.float32)  # a clipped cell does not move with what was clipped
@@ -98,13 +85,24 @@ def _backward(  # type: ignore[no-untyped-def]
 @triton.jit
 def _gates(sums, place, D, here):  # type: ignore[no-untyped-def]
     gate = sums + place + place // D * 3 * D  # a row of gates is four times as long as a row of cells
-    i = tl.sigmoid(tl.load(gate, mask=here).to(tl.float32))
-    j = _tanh(tl.load(gate + D, mask=here).to(tl.float32))
-    f = tl.sigmoid(tl.load(gate + 2 * D, mask=here).to(tl.float32))
-    o = tl.sigmoid(tl.load(gate + 3 * D, mask=here).to(tl.float32))
-    return i, j, f, o
+    i, j = tl.load(gate, mask=here).to(tl.float32), tl.load(gate + D, mask=here).to(tl.float32)
+    f, o = tl.load(gate + 2 * D, mask=here).to(tl.float32), tl.load(gate + 3 * D, mask=here).to(tl.float32)
+    return activated(i, j, f, o)
 
 
 @triton.jit
-def _tanh(x):  # type: ignore[no-untyped-def]
+def activated(i, j, f, o):  # type: ignore[no-untyped-def]
+    """Return the gates after their activation, of their sums."""
+    return tl.sigmoid(i), tanh(j), tl.sigmoid(f), tl.sigmoid(o)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def clipped(x, clip, CLIPS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return x between -clip and clip, as it is where it is no number."""
+    return tl.clamp(x, -clip, clip, propagate_nan=tl.PropagateNan.ALL) if CLIPS else x
+
+
+@triton.jit
+def tanh(x):  # type: ignore[no-untyped-def]
+    """Return tanh(x)."""
     return 2 * tl.sigmoid(2 * x) - 1

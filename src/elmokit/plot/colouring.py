@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from elmokit.clusters import group
 from elmokit.errors import MissingExtra, TextError, require
 from elmokit.labelled import LabelledText
+from elmokit.layers import called
 from elmokit.plot.points import Points
 
 By = Literal["pos", "label", "cluster", "layer", "sentence", "word"]
@@ -113,8 +114,4 @@ def by_sentence(points: Points) -> Colouring:
 
 def by_layer(names: Sequence[str], n_points: int) -> Colouring:
     """Return a group for each layer, of points that stand layer after layer."""
-    return Colouring("layer", [_called(name) for name in names], np.repeat(np.arange(len(names)), n_points), True)
-
-
-def _called(name: str) -> str:
-    return f"layer {name}" if name.isdecimal() else name
+    return Colouring("layer", [called(name) for name in names], np.repeat(np.arange(len(names)), n_points), True)

@@ -26,7 +26,7 @@ class Neighbours(NamedTuple):
     cosines_NK: NDArray[np.float32]
 
 
-def nearest(vectors_ND: NDArray[np.floating], k: int, *, exact: int = EXACT, seed: int = 0) -> Neighbours:
+def nearest(vectors_ND: NDArray[np.floating], k: int, *, exact: int = EXACT) -> Neighbours:
     """Return the neighbours of every point but itself; K is less than `k` where there are fewer others.
 
     More than `exact` points are searched approximately (PyNNDescent).
@@ -36,7 +36,7 @@ def nearest(vectors_ND: NDArray[np.floating], k: int, *, exact: int = EXACT, see
     if k < 1:
         empty = np.empty((len(units_ND), 0))
         return Neighbours(empty.astype(np.int32), empty.astype(np.float32))
-    return _compared(units_ND, k) if len(units_ND) <= exact else _approximate(units_ND, k, seed)
+    return _compared(units_ND, k) if len(units_ND) <= exact else _approximate(units_ND, k)
 
 
 def _compared(units_ND: NDArray[np.float32], k: int) -> Neighbours:
@@ -53,11 +53,11 @@ def _rows(units_ND: NDArray[np.float32], start: int, k: int) -> Neighbours:
     return _sorted(points_RK, np.take_along_axis(cosines_RN, points_RK, 1))
 
 
-def _approximate(units_ND: NDArray[np.float32], k: int, seed: int) -> Neighbours:
+def _approximate(units_ND: NDArray[np.float32], k: int) -> Neighbours:
     pynndescent: Any = require("pynndescent", extra="plot")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own libraries
-        index = pynndescent.NNDescent(units_ND, "cosine", n_neighbors=max(30, k + 1), random_state=seed, n_jobs=1)
+        index = pynndescent.NNDescent(units_ND, "cosine", n_neighbors=max(30, k + 1), random_state=0, n_jobs=1)
     points_NK, distances_NK = index.neighbor_graph
     others = points_NK != np.arange(len(points_NK))[:, None]
     others &= np.cumsum(others, 1) <= k

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elmokit.errors import require
+from elmokit.layers import called
 from elmokit.plot.map import Map, View
 from elmokit.plot.nearest import nearest
 from elmokit.plot.style import looks
@@ -28,7 +29,7 @@ vectors, not by place on the map), <b>search</b>, or draw a <b>lasso</b> (the lo
 sentences in it. A name in the legend hides its dots.</p>"""
 
 
-def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:
+def page(map: Map, *, neighbours: int = 10) -> str:
     """Return the page as HTML.
 
     `neighbours`: K of each point in each view; approximate beyond 20,000 points. Raises `MissingExtra` without the
@@ -38,7 +39,7 @@ def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:
     bokeh_resources: Any = require("bokeh.resources", extra="plot")
     layouts: Any = require("bokeh.layouts", extra="plot")
     models: Any = require("bokeh.models", extra="plot")
-    points = models.ColumnDataSource(_columns(map, neighbours, seed), name="points")
+    points = models.ColumnDataSource(_columns(map, neighbours), name="points")
     texts = models.ColumnDataSource({"text": [_line(sentence) for sentence in map.points.sentences]}, name="texts")
     groups = models.ColumnDataSource({"name": map.colouring.names, "shape": _shapes(map)}, name="groups")
     chart = _chart(models, map, points)
@@ -61,7 +62,7 @@ def page(map: Map, *, neighbours: int = 10, seed: int = 0) -> str:
     )
 
 
-def _columns(map: Map, neighbours: int, seed: int) -> dict[str, Any]:
+def _columns(map: Map, neighbours: int) -> dict[str, Any]:
     """Return what the page knows of each point; x and y are those of the view that is shown."""
     columns: dict[str, Any] = {
         "sentence": map.points.sentence_N.astype(np.int32),
@@ -69,13 +70,13 @@ def _columns(map: Map, neighbours: int, seed: int) -> dict[str, Any]:
         "group": map.colouring.group_N.astype(np.int32),
     }
     for number, view in enumerate(map.views.values()):
-        columns |= {f"{key}{number}": value for key, value in _placed(view, neighbours, seed).items()}
+        columns |= {f"{key}{number}": value for key, value in _placed(view, neighbours).items()}
     return {"x": columns["x0"], "y": columns["y0"], **columns}
 
 
-def _placed(view: View, neighbours: int, seed: int) -> dict[str, Any]:
+def _placed(view: View, neighbours: int) -> dict[str, Any]:
     """Return places and neighbours in one view; cosines as hundredths."""
-    found = nearest(view.vectors_ND, neighbours, seed=seed)
+    found = nearest(view.vectors_ND, neighbours)
     x, y = np.ascontiguousarray(view.plane.xy_N2.T, np.float32)
     hundredths = np.round(100 * found.cosines_NK).astype(np.int8)
     return {"x": x, "y": y, "near": found.points_NK, "like": hundredths}
@@ -186,7 +187,7 @@ def _controls(models: Any, layouts: Any, map: Map) -> Any:
         model.js_on_change(event, models.CustomJS(code="elmokit.searched()"))
     controls = [search, where]
     if len(map.views) > 1:
-        labels = [f"layer {name}" if name.isdecimal() else name for name in map.views]
+        labels = [called(name) for name in map.views]
         layer = models.RadioButtonGroup(name="layer", labels=labels, active=0)
         layer.js_on_change("active", models.CustomJS(code="elmokit.switched()"))
         controls.append(layer)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elmokit.errors import require
+from elmokit.layers import called
 from elmokit.plot.map import Map, View
 from elmokit.plot.style import looks
 
@@ -95,11 +96,7 @@ def _describe(panel: Any, name: str, view: View) -> None:
     plane = view.plane
     one_place = bool((plane.xy_N2 == plane.xy_N2[0]).all())
     method = {"tsne": "t-SNE", "umap": "UMAP", "pca": "principal components"}[plane.method]
-    layer = (
-        f"layer {name}"
-        if name.isdecimal()
-        else {"average": "average of the layers", "top": "top layer"}.get(name, name)
-    )
+    layer = {"average": "average of the layers", "top": "top layer"}.get(name, called(name))
     panel.set_title(f"{layer}, {'all alike' if one_place else method}", fontsize=10, color="#444444")
     panel.set_xticks([])
     panel.set_yticks([])

@@ -5,10 +5,10 @@ Axes: N points, V views (choices of layers), L layers, D width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,13 +103,9 @@ def vectors(elmo: Elmo, points: Points, weights_VL: NDArray[np.floating], *, pro
     stacks = elmo.embed((points.sentences[n] for n in numbers), layers="all")
     found_VND = np.empty((len(weights_VL), len(points), elmo.dim), np.float32)
     weights_VL = weights_VL.astype(np.float32)
-    shown = _bar(stacks, len(numbers), "embedding", " sentences", progress)
+    shown = tqdm(stacks, "embedding", len(numbers), unit=" sentences", leave=False, delay=1, disable=not progress)
     for stack_LTD, start, end in zip(shown, starts, [*starts[1:], len(points)], strict=True):
         place = points.place_N[start:end]
         rows_LND = stack_LTD.mean(1, keepdims=True) if place[0] == WHOLE else stack_LTD[:, place]
         found_VND[:, start:end] = np.tensordot(weights_VL, rows_LND, 1)
     return found_VND
-
-
-def _bar(items: Iterator[Any], total: int, what: str, unit: str, progress: bool) -> Iterator[Any]:
-    return iter(tqdm(items, what, total, unit=unit, leave=False, delay=1, disable=not progress))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from elmokit.errors import MismatchError, require
+from elmokit.errors import expect_one_of, require
 from elmokit.vectors import unit
 
 Method = Literal["tsne", "umap", "pca"]
@@ -42,8 +42,7 @@ def project(
     Equal vectors, as a word has them in layer 0, get one place. Fewer than eight different ones are projected on their
     principal components, whatever was asked for. The same seed gives the same places.
     """
-    if method not in METHODS:
-        raise MismatchError(f"projection: expected one of {', '.join(METHODS)}, found {method!r}")
+    expect_one_of(METHODS, method, "projection")
     units_ND = unit(vectors_ND.astype(np.float32))
     _, first, back_N = np.unique(units_ND.round(4), axis=0, return_index=True, return_inverse=True)
     different_ND, back_N = units_ND[first], back_N.reshape(-1)

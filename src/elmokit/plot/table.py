@@ -15,7 +15,7 @@ from elmokit.plot.map import Map, View
 from elmokit.plot.nearest import nearest
 
 
-def parquet(map: Map, *, neighbours: int = 10, seed: int = 0) -> bytes:
+def parquet(map: Map, *, neighbours: int = 10) -> bytes:
     """Return the map as a Parquet file. Raises `MissingExtra` without pyarrow."""
     pa: Any = require("pyarrow", extra="plot")
     pq: Any = require("pyarrow.parquet", extra="plot")
@@ -29,7 +29,7 @@ def parquet(map: Map, *, neighbours: int = 10, seed: int = 0) -> bytes:
     }
     for number, (name, view) in enumerate(map.views.items()):
         ending = f"_{name}" if number else ""
-        columns |= {key + ending: value for key, value in _placed(pa, view, neighbours, seed).items()}
+        columns |= {key + ending: value for key, value in _placed(pa, view, neighbours).items()}
     notes = {"title": map.title, "group": groups.by, "views": " ".join(map.views)}
     table = pa.table(columns).replace_schema_metadata({f"elmokit.{key}": value for key, value in notes.items()})
     written = io.BytesIO()
@@ -37,8 +37,8 @@ def parquet(map: Map, *, neighbours: int = 10, seed: int = 0) -> bytes:
     return written.getvalue()
 
 
-def _placed(pa: Any, view: View, neighbours: int, seed: int) -> dict[str, Any]:
-    found = nearest(view.vectors_ND, neighbours, seed=seed)
+def _placed(pa: Any, view: View, neighbours: int) -> dict[str, Any]:
+    found = nearest(view.vectors_ND, neighbours)
     lists = {"ids": list(found.points_NK), "distances": list(1 - found.cosines_NK)}
     of = {"ids": pa.list_(pa.int32()), "distances": pa.list_(pa.float32())}
     arrays = [pa.array(lists[key], of[key]) for key in lists]

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tqdm import tqdm
 
-from elmokit.errors import MismatchError, OutputError
-from elmokit.model import Elmo, Layers, WordVectors, load
+from elmokit.errors import MismatchError, OutputError, expect_one_of
+from elmokit.model import Elmo, Layers, load
 from elmokit.search.pooling import Vectors
 from elmokit.search.query import Query, given_query, read_query
 from elmokit.search.rows import NO_PLACE, Condition, Hit, Kind, Row, check, digest, fuse, key, read_condition
@@ -21,6 +22,7 @@ from elmokit.search.store import Store, open_store, shown
 from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
 from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
 from elmokit.vectors import unit
+from elmokit.word_vectors import WordVectors
 
 By: TypeAlias = Literal["vector", "text", "both"]
 
@@ -95,12 +97,12 @@ class Index:
 
         Raises `OutputError` where an index is there already, `MismatchError` for settings that do not fit.
         """
-        if unit not in DEFAULTS:
-            _refuse("unit", unit, list(DEFAULTS))
+        expect_one_of(DEFAULTS, unit, "unit")
         if words and unit != "word":
             raise MismatchError(f"words are for an index of uses, found unit {unit!r}; leave them out, or take 'word'")
         usual_layers, usual_pool = DEFAULTS[unit]
         pool = pool or usual_pool
+        expect_one_of(POOLS, pool, "pool")
         settings = Settings(
             model=elmo.fingerprint,
             model_name=model_name,
@@ -109,7 +111,7 @@ class Index:
             state=state,
             unit=unit,
             words=tuple(sorted({word.lower() for word in words})),
-            pool=pool if pool in POOLS else _refuse("pool", pool, list(POOLS)),
+            pool=pool,
             symbols=symbols,
             language=language,
             fields=dict(fields or {}),
@@ -273,14 +275,13 @@ class Index:
         """
         if count < 1 or effort < 1:
             raise MismatchError(f"count and effort must be at least 1, found {count} and {effort}")
+        expect_one_of(("vector", "text", "both"), by, "by")
         conditions, asked = self._read(where), self._query(query, place)
         width = None if exact else effort
         if by == "text":
             return self._matching(asked, count, conditions)
         if by == "vector":
             return self._store.nearest(self.vector(asked), count, conditions, effort=width)
-        if by != "both":
-            _refuse("by", by, ["vector", "text", "both"])
         depth = max(_FUSED, count)
         near = self._store.nearest(self.vector(asked), depth, conditions, effort=width)
         return fuse([near, self._matching(asked, depth, conditions)], count)
@@ -328,14 +329,12 @@ def _opened(address: str | Path, name: str) -> Iterator[Store]:
 
 
 def _plain_layers(layers: Layers) -> Any:
-    """Return `layers` as JSON holds it."""
-    if layers == "all":
-        raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
-    return layers if isinstance(layers, str | int) else [float(weight) for weight in layers]
-
-
-def _refuse(what: str, found: object, allowed: list[str]) -> NoReturn:
-    raise MismatchError(f"{what}: expected {', '.join(map(repr, allowed))}, found {found!r}")
+    """Return `layers` as JSON holds it; an array of weights has no one answer to ==."""
+    if isinstance(layers, str):
+        if layers == "all":
+            raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
+        return layers
+    return int(layers) if isinstance(layers, int | Integral) else [float(weight) for weight in layers]
 
 
 def settings_of(address: str | Path, *, name: str = NAME) -> Settings | None:

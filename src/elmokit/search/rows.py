@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -160,8 +160,8 @@ def fuse(rankings: list[list[Hit]], count: int) -> list[Hit]:
     scores: dict[str, float] = {}
     hits: dict[str, Hit] = {}
     for ranking in rankings:
-        for rank, hit in enumerate(ranking, start=1):
-            scores[hit.key] = scores.get(hit.key, 0.0) + 1 / (_RANK_OFFSET + rank)
-            hits[hit.key] = hit
+        for rank, found in enumerate(ranking, start=1):
+            scores[found.key] = scores.get(found.key, 0.0) + 1 / (_RANK_OFFSET + rank)
+            hits[found.key] = found
     best = sorted(scores, key=lambda name: -scores[name])[:count]
-    return [Hit(**{**vars(hits[name]), "score": scores[name]}) for name in best]
+    return [replace(hits[name], score=scores[name]) for name in best]

@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from elmokit.model import Elmo, Layers, WordVectors
+from elmokit.model import Elmo, Layers
 from elmokit.network import as_array
 from elmokit.search.pooling import Idf, Pooling, Vectors, Whitening
 from elmokit.search.settings import Settings, Unit
 from elmokit.search.texts import Sentence
+from elmokit.word_vectors import WordVectors
 
 # Weights of words, and whether their vectors are whitened first.
 POOLS: dict[str, tuple[Literal["mean", "idf"], bool]] = {

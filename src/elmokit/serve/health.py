@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from elmokit.serve.metrics import CONTENT_TYPE
 from elmokit.serve.own import ERRORS, Error, reply
-from elmokit.serve.refusal import Refusal
 from elmokit.serve.service import Served
 
 router = APIRouter(tags=["watch"])
@@ -24,8 +23,7 @@ class Health(BaseModel):
 @router.get("/health", responses={200: {"model": Health}, 503: {"model": Error}})
 async def health(service: Served) -> Response:
     """Say whether requests are computed; 503 where they are not."""
-    if not service.ready:
-        raise Refusal(503, "the server is not computing; look at its log and start it again")
+    service.check_ready()
     return reply({"status": "ok", "models": list(service.models)})
 
 

@@ -14,8 +14,6 @@ from elmokit.text import distinct_words
 if TYPE_CHECKING:
     from elmokit.search import Index
 
-Layers: TypeAlias = str | int | tuple[float, ...]
-
 
 class Vectors(NamedTuple):
     """The task of `Elmo.embed`."""

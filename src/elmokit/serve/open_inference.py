@@ -138,7 +138,7 @@ async def live() -> Response:
 @router.get("/v2/health/ready", responses={200: {"model": Ready}, 503: {"model": Error}})
 async def ready(service: Served) -> Response:
     """Say whether the models are there and requests computed; 503 where they are not."""
-    _check_ready(service)
+    service.check_ready()
     return reply({"ready": True})
 
 
@@ -164,7 +164,7 @@ async def metadata(service: Served, name: str, number: str = VERSION) -> Respons
 async def model_ready(service: Served, name: str, number: str = VERSION) -> Response:
     """Say whether a model computes."""
     _known(service, name, number)
-    _check_ready(service)
+    service.check_ready()
     return reply({"ready": True})
 
 
@@ -189,11 +189,6 @@ def _known(service: Service, name: str, number: str) -> Hosted:
     if number != VERSION:
         raise Refusal(404, f"the model {name!r} has no version {number!r}; there is {VERSION}")
     return hosted
-
-
-def _check_ready(service: Service) -> None:
-    if not service.ready:
-        raise Refusal(503, "the server is not computing; look at its log and start it again")
 
 
 def _described(tensors: list[tuple[str, str, list[int]]]) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ Field names and bodies: OpenAI's API reference, and the client `openai`, with wh
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 from starlette.responses import Response
 
+from elmokit.serve.encoding import base64_of
 from elmokit.serve.fields import Items, expected
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.refusal import Refusal
@@ -109,8 +109,8 @@ async def embeddings(wanted: EmbeddingsRequest, service: Served) -> Response:
         raise Refusal(422, f"{message}; leave 'dimensions' out", param="dimensions")
     texts = _texts(wanted.input)
     vectors, tokens = await text_vectors(service, hosted, texts)
-    encode = _base64 if wanted.encoding_format == "base64" else _same
-    data = [{"object": "embedding", "index": n, "embedding": encode(vector)} for n, vector in enumerate(vectors)]
+    found = map(base64_of, vectors) if wanted.encoding_format == "base64" else vectors
+    data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(found)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     reply = {"object": "list", "data": data, "model": hosted.name, "usage": usage}
     return Response(orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
@@ -161,11 +161,3 @@ def _mean(means: Sequence[Array], sizes: Sequence[int]) -> Array:
     mean = np.average(means, axis=0, weights=sizes) if len(means) > 1 else means[0]
     scaled: Array = unit(mean).astype(np.float32)
     return scaled
-
-
-def _base64(vector: Array) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def _same(vector: Array) -> Array:
-    return vector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from elmokit.lm import Scores
 from elmokit.serve import encoding
 from elmokit.serve.fields import Items, Strict, expected
-from elmokit.serve.service import Served, Service, perplexity
+from elmokit.serve.service import Served, Service
 
 router = APIRouter(tags=["elmokit"])
 
@@ -254,7 +255,17 @@ def _perplexities(scores: Sequence[Scores]) -> dict[str, float | None]:
     forward = [float(log) for score in scores for log in score.forward]
     backward = [float(log) for score in scores for log in score.backward]
     return {
-        "forward": perplexity(forward),
-        "backward": perplexity(backward),
-        "mean": perplexity([*forward, *backward]),
+        "forward": _perplexity(forward),
+        "backward": _perplexity(backward),
+        "mean": _perplexity([*forward, *backward]),
     }
+
+
+def _perplexity(logs: Sequence[float]) -> float | None:
+    """Return exp of the mean loss of log-probabilities (nats); None for none, or where it is beyond all numbers."""
+    if not len(logs):
+        return None
+    try:
+        return math.exp(-sum(logs) / len(logs))
+    except OverflowError:
+        return None

@@ -5,7 +5,6 @@ Axes of results: L layers, T tokens, D width of a vector.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +65,11 @@ class Service:
     def ready(self) -> bool:
         """Whether requests are computed."""
         return self._batcher is not None and self._batcher.alive
+
+    def check_ready(self) -> None:
+        """Raise `Refusal` where requests are not computed."""
+        if not self.ready:
+            raise Refusal(503, "the server is not computing; look at its log and start it again")
 
     def model(self, name: str | None) -> Hosted:
         """Return a model; the first of all where no name is given."""
@@ -229,13 +233,3 @@ def check_head(hosted: Hosted) -> None:
     """Refuse what takes a softmax head where there is none."""
     if hosted.reader is None:
         raise Refusal(422, f"the model {hosted.name!r} has no softmax head, so it cannot predict words")
-
-
-def perplexity(logs: Sequence[float]) -> float | None:
-    """Return exp of the mean loss of log-probabilities (nats); None for none, or where it is beyond all numbers."""
-    if not len(logs):
-        return None
-    try:
-        return math.exp(-sum(logs) / len(logs))
-    except OverflowError:
-        return None

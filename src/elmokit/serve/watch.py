@@ -65,8 +65,7 @@ class Watch:
 
 def _number(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    scope["elmo.request"] = given if _ID.fullmatch(given) else token_hex(8)
-    return scope["elmo.request"]
+    return given if _ID.fullmatch(given) else token_hex(8)
 
 
 class JsonLines(logging.Formatter):

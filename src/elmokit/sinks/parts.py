@@ -21,7 +21,7 @@ from elmokit.checkpoint import replace_file
 from elmokit.errors import ElmoError, MismatchError, OutputError
 from elmokit.sinks.parquet import ParquetSink, read_notes
 from elmokit.sinks.partial import check_settings, locked, sync
-from elmokit.sinks.spec import Array, Spec
+from elmokit.sinks.spec import Array, Spec, finished
 
 VERSION = 1  # of _settings.json
 SETTINGS = "_settings.json"
@@ -80,13 +80,9 @@ class Parts:
         notes = {**self.spec.notes, "digest": block.digest}
         try:
             sink = ParquetSink(unfinished, replace(self.spec, text=self.texts[block.text], notes=notes))
-            try:
+            with finished(sink):
                 for number, (tokens, array) in enumerate(zip(block.sentences, arrays, strict=True), start=block.first):
                     sink.write(number, tokens, array)
-            except BaseException:
-                sink.abandon()
-                raise
-            sink.close()
             sync(unfinished)
             unfinished.replace(path)
         except OSError as error:

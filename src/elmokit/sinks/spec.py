@@ -6,7 +6,8 @@ Axes of an array: L layers, T tokens, D width of a vector.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -91,6 +92,17 @@ class Sink(Protocol):
 
     def abandon(self) -> None:
         """Let go of the file without ending it; never raises."""
+
+
+@contextmanager
+def finished(sink: Sink) -> Iterator[None]:
+    """End the file of a sink when all was written, and let go of it where something goes wrong."""
+    try:
+        yield
+    except BaseException:
+        sink.abandon()
+        raise
+    sink.close()
 
 
 class SentenceKeys:

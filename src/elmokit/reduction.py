@@ -1,0 +1,89 @@
+"""What is asked for of all layers: some of them or a mix, and a vector for each token or one for the sentence.
+
+Axes: L layers, M places of a batch without padding, T tokens, D width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elmokit.errors import MismatchError, expect_one_of, shown
+
+Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
+Pool: TypeAlias = Literal["none", "mean", "max"]
+Vectors: TypeAlias = NDArray[np.float32]
+# From layers (M, D) and the lengths of the sentences in M, marks included, to what is asked for of each.
+Reduction: TypeAlias = Callable[[Sequence[Tensor], Sequence[int]], list[Vectors]]
+
+
+def reduction(layers: Layers, pool: Pool, *, n_layers: int) -> Reduction:
+    """Return the function that makes of a batch what `layers` and `pool` of `Elmo.embed` ask for, without the marks.
+
+    Raises `MismatchError` for layers that a model of `n_layers` does not have.
+    """
+    select = _selector(layers, n_layers)
+    expect_one_of(_POOLS, pool, "pool")
+    pooled = _POOLS[pool]
+
+    def reduce(layers_LMD: Sequence[Tensor], lengths: Sequence[int]) -> list[Vectors]:
+        parts = select(torch.stack(list(layers_LMD)).float()).cpu().split(lengths, dim=-2)
+        # A copy of its own, so that one array that is kept does not hold the memory of its whole batch.
+        return [np.array(pooled(part[..., 1:-1, :]).numpy(), order="C") for part in parts]
+
+    return reduce
+
+
+# ---------------------------------------------------------------- which layers
+
+
+def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
+    """Return the function from (L, M, D) to what `layers` asks for."""
+    if isinstance(layers, str):
+        expect_one_of(_NAMED, layers, "layers")
+        return _NAMED[layers]
+    if isinstance(layers, int | np.integer):
+        if not -n_layers <= layers < n_layers:
+            raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
+        return lambda stack: stack[layers]
+    weights = _layer_weights(layers)
+    if len(weights) != n_layers:
+        raise MismatchError(f"expected {n_layers} layer weights, one a layer, found {len(weights)}")
+    return lambda stack: torch.tensordot(weights, stack, dims=1)
+
+
+_NAMED: dict[str, Callable[[Tensor], Tensor]] = {
+    "all": lambda stack: stack,
+    "top": lambda stack: stack[-1],
+    "average": lambda stack: stack.mean(0),
+}
+
+
+def _layer_weights(layers: Sequence[float]) -> Tensor:
+    try:
+        weights = torch.tensor([float(weight) for weight in layers])
+    except (TypeError, ValueError):
+        expected = "a name, a number or one weight a layer"
+        raise MismatchError(f"layers: expected {expected}, found {shown(layers)}") from None
+    if not weights.isfinite().all():
+        raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
+    return weights
+
+
+# ---------------------------------------------------------------- pooling
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.sum(-2) / max(1, x.shape[-2])
+
+
+def _max(x: Tensor) -> Tensor:
+    return x.amax(-2) if x.shape[-2] else x.sum(-2)
+
+
+_POOLS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "mean": _mean, "max": _max}
