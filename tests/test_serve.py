@@ -272,6 +272,8 @@ def test_health_fails_when_nothing_is_computed(tiny):
         until(lambda: stages[1].done())
         reply = send("GET", f"{address}/health")
         assert (reply.status_code, "error" in reply.json()) == (503, True)
+        reply = post(address, "/embed", {"sentences": [["a"]]})  # at once, not when its time is up
+        assert (reply.status_code, reply.json()) == (503, {"error": "the server is not computing; try again"})
 
 
 def test_metrics_count_requests_tokens_and_batches(tiny):

@@ -1,5 +1,6 @@
-"""Other people's clients against the server: OpenAI's, requests as of TensorFlow Serving, Triton's."""
+"""Other people's clients against the server: OpenAI's, requests as of TensorFlow Serving, Triton's, KServe's."""
 
+import asyncio
 import base64
 import json
 
@@ -165,6 +166,28 @@ def test_tensorflow_status(address):
         assert version == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("half", 404, "Could not find any versions of model half"),
+        ("half/versions/1", 404, "Could not find version 1 of model half"),
+        ("tiny/versions/2", 404, "Could not find version 2 of model tiny"),
+        ("tiny/versions/x", 400, "Malformed request: GET /v1/models/tiny/versions/x"),
+        ("tiny:predict", 400, "Malformed request: GET /v1/models/tiny:predict"),
+        ("half/metadata", 404, "Servable not found for request: Latest(half)"),
+        ("tiny/versions/2/metadata", 404, "Servable not found for request: Specific(tiny, 2)"),
+    ],
+)
+def test_tensorflow_knows_what_is_not_there(address, path, status, message):
+    reply = send("GET", f"{address}/v1/models/{path}")
+    assert (reply.status_code, reply.json()) == (status, {"error": message})
+
+
+def test_a_status_for_kserves_first_protocol(address):
+    status = send("GET", f"{address}/v1/models/tiny").json()
+    assert (status["name"], status["ready"]) == ("tiny", True)
+
+
 def test_tensorflow_metadata(address, tiny):
     found = send("GET", f"{address}/v1/models/tiny/metadata").json()
     assert found == send("GET", f"{address}/v1/models/tiny/versions/1/metadata").json()
@@ -181,7 +204,9 @@ def test_tensorflow_metadata(address, tiny):
     [
         ("half:predict", "{}", 404, "Servable not found for request: Latest(half)"),
         ("tiny/versions/2:predict", "{}", 404, "Servable not found for request: Specific(tiny, 2)"),
+        ("tiny:predict", "", 400, "JSON Parse error: The document is empty"),
         ("tiny:predict", "{", 400, "JSON Parse error: "),
+        ("tiny:predict", '{"instances": [' + "9" * 5000 + "]}", 400, "JSON Parse error: "),
         ("tiny:predict", b"\xff", 400, "JSON Parse error: "),
         ("tiny:predict", "[" * 100_000, 400, "JSON Parse error: "),
         ("tiny:predict", "[]", 400, "is not object"),
@@ -189,13 +214,18 @@ def test_tensorflow_metadata(address, tiny):
         ("tiny:predict", '{"instances": ["a"], "inputs": ["a"]}', 400, "expecting only one of 'inputs' or 'instances'"),
         ("tiny:predict", '{"instances": ["a"], "signature_name": 3}', 400,
          "'signature_name' key must be a string value."),
+        ("tiny:predict", '{"instances": ["a"], "signature_name": null}', 400,
+         "'signature_name' key must be a string value."),
         ("tiny:predict", '{"instances": ["a"], "signature_name": "x"}', 400,
          'Serving signature name: "x" not found in signature def'),
         ("tiny:predict", '{"instances": "a"}', 400, "Excepting 'instances' to be an list/array"),
         ("tiny:predict", '{"instances": []}', 400, "No values in 'instances'"),
         ("tiny:predict", '{"inputs": "a"}', 400, "strings is not a list"),
         ("tiny:predict", '{"instances": ["a"], "signature_name": "\\ud800"}', 400, "not found in signature def"),
-        ("tiny:predict", '{"instances": [1]}', 400, "is not of expected type: string"),
+        ("tiny:predict", '{"instances": [1]}', 400, "JSON Value: 1 Type: Number is not of expected type: string"),
+        ("tiny:predict", '{"instances": [true]}', 400, "JSON Value: true Type: True is not of expected type: string"),
+        ("tiny:predict", '{"instances": [null]}', 400, "JSON Value: null Type: Null is not of expected type: string"),
+        ("tiny:predict", '{"instances": [["a"]]}', 400, "JSON Value: Type: Array is not of expected type: string"),
         ("tiny:predict", '{"instances": [{"b64": "?"}]}', 400, "Unable to base64 decode"),
         ("tiny:predict", '{"instances": [["a"]], "signature_name": "tokens"}', 400,
          "instances is a plain list, but expecting list of objects as multiple input tensors required"),
@@ -206,7 +236,10 @@ def test_tensorflow_metadata(address, tiny):
         ("tiny:predict", '{"inputs": {"tokens": [["a"], []], "sequence_len": [1, 0]}, "signature_name": "tokens"}', 400,
          "different lengths"),
         ("tiny:predict", '{"inputs": {"tokens": [["a"]], "sequence_len": [2]}, "signature_name": "tokens"}', 400,
-         "expected a sequence_len from 0 to 1"),
+         "expected a sequence_len from 0 to 1 for each row of 'tokens', found 2"),
+        ("tiny:predict", '{"inputs": {"tokens": [["a"]], "sequence_len": []}, "signature_name": "tokens"}', 400,
+         "expected a sequence_len from 0 to 1 for each row of 'tokens', found 0 for 1 rows"),
+        ("tiny/versions/x:predict", "{}", 400, "Malformed request: POST /v1/models/tiny/versions/x:predict"),
         ("tiny:classify", "{}", 400, "Malformed request: POST /v1/models/tiny:classify"),
     ],
 )  # fmt: skip
@@ -279,6 +312,67 @@ def test_triton_is_told_what_is_wrong(triton):
         client.infer("tiny", tensors(http, "default", binary=True), outputs=[http.InferRequestedOutput("nothing")])
 
 
+@pytest.fixture(scope="module")
+def kserve():
+    """KServe's package; it wants older versions of protobuf and pandas, so it has an environment of its own."""
+    return pytest.importorskip("kserve", reason="kserve is not installed: pip install kserve, where nothing is pinned")
+
+
+def with_kserve(kserve, protocol, talk):
+    """Return what comes of talking by KServe's client."""
+
+    async def main():
+        async with kserve.InferenceRESTClient(kserve.RESTConfig(protocol=protocol)) as client:
+            return await talk(client)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", [True, False])
+@pytest.mark.parametrize("question", [True, False])
+@pytest.mark.parametrize("signature", ["default", "tokens"])
+def test_kserves_client(kserve, address, mixed, signature, question, answer):
+    """Tensors binary or as JSON, in either direction."""
+    content = {"strings": np.array(STRINGS, object)}
+    if signature == "tokens":
+        content = {"tokens": np.array(TOKENS, object), "sequence_len": np.array(LENGTHS, np.int32)}
+    inputs = []
+    for name, values in content.items():
+        kind = "BYTES" if values.dtype == object else "INT32"
+        inputs.append(kserve.InferInput(name, list(values.shape), kind))
+        inputs[-1].set_data_from_numpy(values, binary_data=question)
+    wanted = kserve.InferRequest("mixed", inputs, request_id="r1", parameters={"binary_data_output": answer})
+    reply = with_kserve(kserve, "v2", lambda client: client.infer(str(address), wanted, model_name="mixed"))
+    expected = expected_outputs(mixed.elmo)
+    assert (reply.id, reply.model_name) == ("r1", "mixed")
+    assert {output.name for output in reply.outputs} == set(expected)
+    for output in reply.outputs:
+        np.testing.assert_allclose(output.as_numpy(), expected[output.name], rtol=0, atol=2e-6, err_msg=output.name)
+
+
+def test_kserve_asks_how_it_is(kserve, address):
+    async def talk(client):
+        base = str(address)
+        server = [await client.is_server_live(base), await client.is_server_ready(base)]
+        return [*server, *[await client.is_model_ready(base, name) for name in ("tiny", "third")]]
+
+    assert with_kserve(kserve, "v2", talk) == [True, True, True, False]
+
+
+def test_kserves_first_protocol_is_that_of_tensorflow_serving(kserve, address):
+    async def talk(client):
+        reply = await client.infer(str(address), {"instances": STRINGS}, model_name="tiny")
+        return len(reply["predictions"]), await client.is_model_ready(str(address), "tiny")
+
+    assert with_kserve(kserve, "v1", talk) == (3, True)
+
+
+def test_kserve_is_told_what_is_wrong(kserve, address):
+    wanted = kserve.InferRequest("third", [kserve.InferInput("strings", [1], "BYTES", data=["a"])])
+    with pytest.raises(Exception, match="no model is called 'third' here; there is tiny, mixed"):
+        with_kserve(kserve, "v2", lambda client: client.infer(str(address), wanted, model_name="third"))
+
+
 def tensor(name="strings", shape=(1,), datatype="BYTES", **more):
     return {"name": name, "shape": list(shape), "datatype": datatype, **more}
 
@@ -295,11 +389,17 @@ def tensor(name="strings", shape=(1,), datatype="BYTES", **more):
         ([tensor(parameters={"binary_data_size": 9})], "is not within the body"),
         ([tensor(parameters={"binary_data_size": True})], "is not within the body"),
         ([tensor("tokens", [1], data=["a"])], "expected the inputs"),
+        ([tensor(shape=[2, 2], data=["a", "b", "c", "d"])], "input 'strings': expected the shape (B,), found [2, 2]"),
+        ([tensor("tokens", [2, 2], data=[["a"], ["b", "c", "d"]])], "expected data of BYTES"),
         (
             [tensor("tokens", [1, 1], data=["a"]), tensor("sequence_len", [1], "INT64", data=[7])],
             "expected a sequence_len",
         ),
         ([tensor(shape=[0], data=[])], "no sentence"),
+        ([tensor("tokens", [20_000, 0], data=[])], "input 'tokens' holds no token"),
+        ([tensor("tokens", [0, 5], data=[])], "input 'tokens' holds no token"),
+        ([tensor("tokens", [2, 2**63], data=[])], "do not fit its shape"),  # 0 in 64 bits
+        ([tensor("tokens", [1, 10**30], data=["a"])], "do not fit its shape"),
     ],
 )
 def test_open_inference_errors(address, inputs, message):
@@ -309,10 +409,23 @@ def test_open_inference_errors(address, inputs, message):
 
 
 @pytest.mark.parametrize(
+    "strings",
+    [tensor(shape=[2], data=["a b", "c"]), tensor(shape=[2, 1], data=[["a b"], ["c"]])],
+    ids=["flat", "column"],
+)
+def test_open_inference_takes_data_as_its_shape_is(address, strings):
+    """Flat, or nested; batches of one string each are common with Triton."""
+    reply = post(address, "/v2/models/tiny/infer", {"inputs": [strings], "outputs": [{"name": "elmo"}]})
+    [output] = reply.json()["outputs"]
+    assert output["shape"][:2] == [2, 2]
+
+
+@pytest.mark.parametrize(
     ("length", "tail", "message"),
     [
         ("x", b"", "Inference-Header-Content-Length"),
         ("99999", b"", "Inference-Header-Content-Length"),
+        ("9" * 5000, b"", "Inference-Header-Content-Length"),
         (None, b"\x05\0\0\0abc", "longer than the bytes that are left"),
         (None, b"\x01\0\0", "longer than the bytes that are left"),
         (None, b"\x01\0\0\0a\x01\0\0\0b", "do not fit its shape"),

@@ -6,13 +6,18 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
+from elmokit.errors import MismatchError
 from elmokit.serve import Limits, Settings
+from elmokit.serve.connections import ImpatientProtocol
 from serving import KEY, PATIENCE, make_hosted, post, send, served, until
 
 
@@ -43,8 +48,13 @@ def address(tiny):
         ({"sentences": [["a"] * 18], "layers": "all"}, "the reply would hold 432 numbers, at most 400 are sent"),
         ({"sentences": [["a"]], "layers": 9}, "layer 9 does not exist; this model has layers 0 to 2"),
         ({"sentences": [["a"]], "layers": [1.0]}, "expected 3 layer weights"),
-        ({"sentences": [["a"]], "texts": ["b"]}, "expected either 'sentences' or 'texts'"),
+        ({"sentences": [["a"]], "texts": ["b"]}, "the body: expected either 'sentences' or 'texts'"),
+        ({"sentences": [["a"]], "layers": 1.5}, "layers: expected 'average', 'top', 'all', the number of a layer, or"),
+        ({"sentences": [["a"]], "layers": [float("nan")]}, "layers: expected 'average', 'top', 'all', the number of"),
         ({"sentences": [["a"]], "colour": "red"}, "colour: "),
+        ({"texts": [""] * 4}, "the request has 4 texts, at most 3 are taken; send fewer"),
+        ({"texts": ["a " * 321]}, "the texts have 642 characters, at most 640 are split in one request"),
+        ({"texts": ["A b. " * 7, "A b. " * 7]}, "the texts have more than 40 tokens, which is the most; send them in"),
         ({"sentences": [["\ud800"]]}, "sentence 0 holds half of a surrogate pair"),
         ({"sentences": [["a"]], "\ud800": 1}, "the body: "),
         ({"sentences": [[1]]}, "sentences.0.0: "),
@@ -64,6 +74,45 @@ def test_what_is_too_much_or_wrong_is_one_sentence(address, wanted, message):
     assert "\n" not in reply.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted", "message"),
+    [
+        ("/embed", {"sentences": [[1] * 900]}, "sentences.0.0: Input should be a valid string"),
+        ("/embed", {"sentences": [1] * 900}, "sentences.0: Input should be a valid list"),
+        ("/embed", {"texts": [1] * 900}, "texts.0: Input should be a valid string"),
+        ("/embed", {"texts": ["a"], **{str(n): 1 for n in range(300)}}, "0: Extra inputs are not permitted"),
+        ("/substitutes", {"sentence": [1] * 900, "place": 0}, "sentence.0: Input should be a valid string"),
+        ("/search", {"sentence": [1] * 900}, "sentence.0: Input should be a valid string"),
+        ("/v1/embeddings", {"model": "tiny", "input": [None] * 600}, "input: expected a text or a list of texts"),
+    ],
+)
+def test_what_is_wrong_in_every_item_is_said_once(address, path, wanted, message):
+    """Noting it for each of a million took seconds, in which nobody was answered, and gigabytes."""
+    reply = post(address, path, wanted)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["message"] if isinstance(error, dict) else error) == (422, message)
+
+
+def test_a_request_is_not_quoted_at_length(address):
+    reply = post(address, "/embed", {"model": "m" * 3500, "sentences": []})
+    assert (reply.status_code, len(reply.json()["error"])) == (404, 1004)
+
+
+def test_openais_param_is_the_name_of_a_field(address):
+    reply = post(address, "/v1/embeddings", {"model": "tiny", "input": {"a": 1}})
+    assert reply.json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_json_that_is_not_called_json(address, kind):
+    """What curl -d sends by itself."""
+    headers = {"Content-Type": kind} if kind else {}
+    reply = send("POST", f"{address}/embed", content=b'{"sentences": [["a"]]}', headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (
+        422, 'the body is read as JSON only if it is called so; send "Content-Type: application/json"'
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/v1/models/tiny:predict", "/v2/models/tiny/infer"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large(address, path, chunked):
@@ -74,6 +123,33 @@ def test_a_body_that_is_too_large(address, path, chunked):
     )
     assert reply.status_code == 413
     assert "the body of the request is larger than 4000 bytes" in reply.text
+
+
+def test_bodies_that_fill_memory_together_are_refused(tiny):
+    """Each is within its limit; while so many are not whole there is no room for another, until one has gone."""
+    body = b'{"texts": ["' + b" " * 990 + b'"]}'
+    begun = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b" " * 999
+    headers = {"Content-Type": "application/json"}
+    patient = Settings(limits=Limits(body=1010), body_timeout=PATIENCE)
+    with served(tiny, settings=patient) as address, ExitStack() as stack:
+        held = [stack.enter_context(connect(address)) for _ in range(32)]
+        for client in held:
+            client.sendall(begun)
+        until(lambda: send("POST", f"{address}/embed", content=body, headers=headers).status_code == 503)
+        refused = send("POST", f"{address}/embed", content=body, headers=headers)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "busy with requests that are large" in refused.json()["error"]
+        assert send("GET", f"{address}/health").status_code == 200
+        held[0].close()
+        until(lambda: send("POST", f"{address}/embed", content=body, headers=headers).status_code == 200)
+
+
+def test_a_length_of_thousands_of_digits(address):
+    """Python refuses to read so many; most of them are zeros, so that it is a length for all that."""
+    with connect(address) as client:
+        length = b"0" * 5000 + b"4"
+        client.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n[[]]")
+        assert b"HTTP/1.1 400 " in client.recv(1000)
 
 
 def test_a_row_of_padding_counts_in_the_reply(address):
@@ -87,7 +163,7 @@ def test_a_body_that_is_no_json(address):
         timeout=PATIENCE, url=f"{address}/embed", content=b"{", headers={"Content-Type": "application/json"}
     )
     assert reply.status_code == 422
-    assert "JSON" in reply.json()["error"]
+    assert re.fullmatch("the body of the request is no JSON: .* at character 1", reply.json()["error"])
 
 
 def test_nesting_does_not_break_it(address):
@@ -104,6 +180,14 @@ def test_no_path_leads_to_a_file(address, path):
     reply = send("GET", f"{address}{path}")
     assert reply.status_code in (400, 404)
     assert "root:" not in reply.text
+
+
+def test_nobody_is_sent_elsewhere(address):
+    """Nor to the host that the request names, for a slash too many."""
+    reply = send("GET", f"{address}/health/", headers={"Host": "elsewhere.example"})
+    assert (reply.status_code, reply.json()) == (
+        404, {"error": "there is nothing at /health/; /openapi.json lists what there is"}
+    )  # fmt: skip
 
 
 def test_no_module_of_the_server_opens_files():
@@ -134,6 +218,13 @@ def test_nothing_is_told_without_the_key(tiny):
             assert client.get(path, headers={"Authorization": f"Bearer {KEY}"}).status_code in (200, 404)
         for path in ("/", "/health", "/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "from a file\n", "two words", "\t"])
+def test_a_key_that_cannot_be_sent_is_refused(key):
+    """A secret made with echo ends in a line: no client could ever present it."""
+    with pytest.raises(MismatchError, match="the API key holds a space, the end of a line or a letter beyond ASCII"):
+        Settings(api_key=key)
 
 
 def test_the_key_is_compared_in_constant_time():
@@ -209,6 +300,89 @@ def test_a_body_that_never_ends_is_not_waited_for(tiny):
         reply = slow.recv(1000)
         assert b" 408 " in reply
         assert b"connection: close" in reply.lower()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /",
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: ",
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;extension=",
+    ],
+    ids=["header", "address", "trailer", "chunk"],
+)
+def test_what_is_no_body_may_not_be_without_end(tiny, begun):
+    patient = Settings(header_timeout=PATIENCE, body_timeout=PATIENCE)
+    with served(tiny, settings=patient) as address, connect(address) as client:
+        with suppress(ConnectionError):  # it may be closed while more is sent
+            client.sendall(begun)
+            for _ in range(64):
+                client.sendall(b"a" * (1 << 14))
+        assert closed(client)
+        assert send("GET", f"{address}/health", headers={"X-Long": "a" * 30_000}).status_code == 200
+
+
+def test_a_request_behind_a_long_one_is_not_slow(tiny, monkeypatch):
+    """Three requests at once, the third not whole: the server keeps it waiting, not it the server."""
+    opened, compute = threading.Event(), tiny.compute
+    monkeypatch.setattr(tiny, "compute", lambda task, items: opened.wait(PATIENCE) and compute(task, items))
+    body = b'{"sentences": [["a"]], "pool": "mean"}'
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    first = head + b"Content-Length: %d\r\n\r\n" % len(body)
+    others = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 2
+    with served(tiny, settings=Settings(header_timeout=0.3)) as address, connect(address) as client:
+        client.sendall(first + body + others[:-4])
+        time.sleep(1.5)
+        opened.set()
+        client.sendall(others[-4:])
+        found = b""
+        while found.count(b"200 OK") < 3:
+            more = client.recv(10_000)
+            assert more, found
+            found += more
+
+
+def ask_for_much(address):
+    """A connection with a small buffer that has asked for 8 MB."""
+    body = json.dumps({"sentences": [["a"] * 1000] * 32, "layers": "all"}).encode()
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    client = connect(address)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    return client
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_offer_of_another_protocol_is_not_taken_up(address, protocol, apart):
+    """Java's client offers HTTP/2 with every request; the body counts for all that, and so does the next request."""
+    body = b'\r\n\r\n{"sentences": [["a"]], "pool": "mean"}'
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: %s\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" % protocol
+    with connect(address) as client:
+        for _ in range(2):
+            client.sendall(head + offer + (b"" if apart else body))
+            time.sleep(0.2)
+            client.sendall(body if apart else b"")
+            assert b"HTTP/1.1 200 OK" in client.recv(10_000)
+
+
+def test_a_reply_that_nobody_takes_is_not_kept(tiny):
+    with served(tiny, settings=Settings(reply_timeout=0.5)) as address, ask_for_much(address) as client:
+        assert client.recv(10).startswith(b"HTTP/1.1")
+        until(lambda: not address.server.server_state.connections)
+
+
+def test_a_reply_that_is_taken_slowly_is_kept():
+    """What waits is looked at now and then: cut off is who took nothing in between."""
+    connection = Mock(_unsent=0, _reply_timeout=1)
+    for unsent in (5000, 4000, 0, 0, 4000, 3999):
+        connection.transport.get_write_buffer_size.return_value = unsent
+        ImpatientProtocol._look_at_reply(connection)
+        connection.transport.abort.assert_not_called()
+    ImpatientProtocol._look_at_reply(connection)
+    connection.transport.abort.assert_called_once()
 
 
 def idle_connections(address, count):

@@ -36,7 +36,14 @@ def make_app(models: Sequence[Hosted], settings: Settings) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="elmokit", version=version("elmokit"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="elmokit",
+        version=version("elmokit"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would send clients to the host that they name themselves
+    )
     app.state.service = service
     described = cache(lambda: document(app, list(service.models)))
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to change it
@@ -61,10 +68,7 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, RequestValidationError):
-        first, *others = error.errors()
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
-        more = f" (and {len(others)} more)" if others else ""
-        return Refusal(422, f"{where}: {first['msg']}{more}", param=where)
+        return _invalid(error)
     if isinstance(error, HTTPException) and request.url.path.startswith("/v1/models/"):
         return Refusal(400, f"Malformed request: {request.method} {request.url.path}")  # as TensorFlow Serving does
     if isinstance(error, HTTPException) and error.status_code == 404:
@@ -72,3 +76,16 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
     if isinstance(error, HTTPException) and error.status_code == 405:
         return Refusal(405, f"{request.method} is not for {request.url.path}", headers=error.headers)
     return Refusal(422, "the body of the request cannot be read; send JSON in UTF-8")
+
+
+def _invalid(error: RequestValidationError) -> Refusal:
+    first, *others = error.errors()
+    if isinstance(error.body, bytes):  # it was not read as JSON, because nothing said that it is
+        return Refusal(422, 'the body is read as JSON only if it is called so; send "Content-Type: application/json"')
+    if first["type"] == "json_invalid":
+        found = f"{first['ctx']['error']} at character {first['loc'][-1]}"
+        return Refusal(422, f"the body of the request is no JSON: {found}")
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    more = f" (and {len(others)} more)" if others else ""
+    found = first["msg"].removeprefix("Value error, ")
+    return Refusal(422, f"{where or 'the body'}: {found}{more}", param=where or None)

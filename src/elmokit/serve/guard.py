@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -19,6 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from elmokit.serve.refusal import Refusal, body_of
 from elmokit.serve.settings import Settings
 
+_NUMBER = re.compile("[0-9]{1,20}")  # what is longer begins with zeros: its bytes are counted as they come
+
+# So many bodies of the largest size may be under way at once; of others, more.
+_BODIES = 32
+
 
 class Guard:
     """Middleware. `open_paths`: what needs no key; "/a/" stands for all below it, "/" for itself."""
@@ -27,6 +33,7 @@ class Guard:
         self.app, self.settings = app, settings
         self._open = frozenset(open_paths)
         self._open_below = tuple(path for path in open_paths if path.endswith("/") and path != "/")
+        self._held = 0  # bytes of the bodies of all requests under way
         self._key = f"Bearer {settings.api_key}".encode() if settings.api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,6 +41,7 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun = False
+        body: list[bytes] = []
 
         async def noting(message: Message) -> None:
             nonlocal begun
@@ -42,13 +50,15 @@ class Guard:
 
         try:
             self._check_key(scope)
-            body = await self._read(scope, receive)
-            if body is not None:
-                await self._answer(scope, body, receive, noting)
+            if await self._read(scope, receive, body):
+                body[:] = [b"".join(body)]
+                await self._answer(scope, body[0], receive, noting)
         except Refusal as refusal:
             if begun:  # half an answer cannot be taken back
                 raise ConnectionAbortedError(refusal.message) from None
             await response_of(scope["path"], refusal)(scope, receive, send)
+        finally:
+            self._held -= sum(map(len, body))
         return None
 
     def _check_key(self, scope: Scope) -> None:
@@ -63,16 +73,34 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Return the body; None where the client went away before its end."""
+    async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> bool:
+        """Put together the body; return whether it came to its end, or the client went away."""
         most = self.settings.limits.body
         stated = Headers(scope=scope).get("content-length", "0")
-        if stated.isdigit() and int(stated) > most:
+        if _NUMBER.fullmatch(stated) and int(stated) > most:
             raise _too_large(most)
         try:
-            return await asyncio.wait_for(_body(receive, most), self.settings.body_timeout)
+            return await asyncio.wait_for(self._take(receive, body), self.settings.body_timeout)
         except asyncio.TimeoutError:
             raise Refusal(408, "the request did not arrive in time", headers={"Connection": "close"}) from None
+
+    async def _take(self, receive: Receive, body: list[bytes]) -> bool:
+        """Add the parts of a body to those that have come, as long as there is room."""
+        most, size = self.settings.limits.body, 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            part = message.get("body", b"")
+            body.append(part)
+            size, self._held = size + len(part), self._held + len(part)
+            if size > most:
+                raise _too_large(most)
+            if part and self._held > _BODIES * most:
+                headers = {"Retry-After": "1", "Connection": "close"}
+                raise Refusal(503, "the server is busy with requests that are large; try again in 1 s", headers=headers)
+            if not message.get("more_body"):
+                return True
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the application until it is done, the client has gone, or time is up."""
@@ -102,21 +130,6 @@ def response_of(path: str, refusal: Refusal) -> Response:
 def _too_large(most: int) -> Refusal:
     message = f"the body of the request is larger than {most} bytes, which is the most that is taken; send it in parts"
     return Refusal(413, message, headers={"Connection": "close"})
-
-
-async def _body(receive: Receive, most: int) -> bytes | None:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            raise _too_large(most)
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 def _replay(body: bytes) -> Receive:

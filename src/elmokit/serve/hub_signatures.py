@@ -44,7 +44,8 @@ def of_tokens(tokens: Sequence[Sequence[str]], lengths: Sequence[int]) -> tuple[
     if any(len(row) != T for row in tokens):
         raise Refusal(400, "the rows of 'tokens' have different lengths; pad them with empty strings")
     if len(lengths) != len(tokens) or not all(0 <= n <= T for n in lengths):
-        found = f"{len(tokens)} rows of {T} tokens and sequence_len {list(lengths)[:20]}"
+        wrong = ", ".join(str(n)[:20] for n in lengths if not 0 <= n <= T)
+        found = f"{len(lengths)} for {len(tokens)} rows" if len(lengths) != len(tokens) else wrong[:200]
         raise Refusal(400, f"expected a sequence_len from 0 to {T} for each row of 'tokens', found {found}")
     return [list(row[:n]) for row, n in zip(tokens, lengths, strict=True)], T
 

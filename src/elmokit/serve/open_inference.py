@@ -7,6 +7,8 @@ tensor data extension. Inputs are those of `hub_signatures`: `strings`, or `toke
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 from starlette.responses import Response
 
+from elmokit.serve.fields import Items
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.hub_signatures import VERSION, of_strings, of_tokens, output_shapes, outputs
 from elmokit.serve.own import ERRORS, Error, reply
@@ -29,6 +32,7 @@ router = APIRouter(tags=["Open Inference"])
 
 Array = NDArray[np.float32]
 _HEADER = "Inference-Header-Content-Length"
+_NUMBER = re.compile("[0-9]{1,18}")  # Python refuses to read thousands of digits
 _INTEGERS = {"INT32": "<i4", "INT64": "<i8"}
 
 
@@ -54,8 +58,8 @@ class InferRequest(BaseModel):
 
     id: StrictStr | None = None
     parameters: dict[str, Any] = {}
-    inputs: list[InputTensor] = Field(min_length=1, max_length=2)
-    outputs: list[OutputWanted] = []
+    inputs: Items[InputTensor] = Field(min_length=1, max_length=2)
+    outputs: Items[OutputWanted] = []
 
 
 class OutputTensor(BaseModel):
@@ -198,10 +202,9 @@ def _parsed(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
     """Return the JSON of a request, and the bytes behind it."""
     length = len(body)
     if header is not None:
-        if not (header.isascii() and header.isdigit() and int(header) <= len(body)):
-            raise Refusal(
-                400, f"{_HEADER}: expected a number up to the {len(body)} bytes of the body, found {header!r}"
-            )
+        if not (_NUMBER.fullmatch(header) and int(header) <= len(body)):
+            found = f"expected a number up to the {len(body)} bytes of the body, found {header[:20]!r}"
+            raise Refusal(400, f"{_HEADER}: {found}")
         length = int(header)
     try:
         return InferRequest.model_validate_json(body[:length]), body[length:]
@@ -220,7 +223,7 @@ def _sentences(wanted: InferRequest, binary: bytes) -> tuple[list[list[str]], in
     tensors: dict[str, _Tensor] = {}
     for tensor in wanted.inputs:
         values, binary = _values(tensor, binary)
-        if len(values) != int(np.prod(tensor.shape)) or min(tensor.shape) < 0:
+        if min(tensor.shape) < 0 or math.prod(tensor.shape) != len(values):
             raise Refusal(
                 400, f"input {tensor.name!r} has {len(values)} values, which do not fit its shape {tensor.shape}"
             )
@@ -232,12 +235,17 @@ def _sentences(wanted: InferRequest, binary: bytes) -> tuple[list[list[str]], in
 
 def _signature(tensors: Mapping[str, _Tensor]) -> tuple[list[list[str]], int]:
     """Return the sentences and the places of the longest."""
+    for name in tensors.keys() - {"tokens"}:
+        if math.prod(tensors[name].shape[1:]) != 1:
+            raise Refusal(400, f"input {name!r}: expected the shape (B,), found {tensors[name].shape}")
     if set(tensors) == {"strings"}:
         return of_strings(tensors["strings"].values)
     if "tokens" not in tensors or "strings" in tensors or len(tensors["tokens"].shape) != 2:
         expected = "'strings' (B,), or 'tokens' (B, T) and, if they are padded, 'sequence_len' (B,)"
         raise Refusal(400, f"expected the inputs {expected}, found {', '.join(tensors)}")
     (B, T), values = tensors["tokens"]
+    if not values:  # else a shape (10**12, 0), which needs no data, would become as many empty rows
+        raise Refusal(400, "input 'tokens' holds no token; pad empty sentences with an empty string")
     rows = [values[row * T : row * T + T] for row in range(B)]
     return of_tokens(rows, tensors["sequence_len"].values if "sequence_len" in tensors else [T] * B)
 
@@ -263,7 +271,7 @@ def _values(tensor: InputTensor, binary: bytes) -> tuple[list[Any], bytes]:
 def _flat(tensor: InputTensor) -> list[Any]:
     """Return the values of JSON, which may be nested as the shape is."""
     values = tensor.data or []
-    if values and all(isinstance(value, list) for value in values):
+    if values and all(isinstance(row, list) and len(row) == tensor.shape[-1] for row in values):
         values = [value for row in values for value in row]
     kind = str if tensor.datatype == "BYTES" else int
     if not all(type(value) is kind for value in values):

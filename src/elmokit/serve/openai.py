@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 from starlette.responses import Response
 
 from elmokit.serve.encoding import base64_of
+from elmokit.serve.fields import Items, expected
 from elmokit.serve.hosted import Hosted
 from elmokit.serve.refusal import Refusal
 from elmokit.serve.service import Served, Service
@@ -24,13 +25,14 @@ from elmokit.vectors import unit
 Array = NDArray[np.float32]
 router = APIRouter(tags=["OpenAI"])
 
-_Tokens = list[StrictInt]
+_Tokens = Items[StrictInt]
+_TEXTS = expected("a text or a list of texts")
 
 
 class EmbeddingsRequest(BaseModel):
     """What is to be embedded. Fields of OpenAI that mean nothing here are ignored."""
 
-    input: StrictStr | list[StrictStr] | _Tokens | list[_Tokens] = Field(
+    input: Annotated[StrictStr | Items[StrictStr] | _Tokens | Items[_Tokens], _TEXTS] = Field(
         description="Raw text: one, or a list. Numbers of tokens are refused: they are of another vocabulary."
     )
     model: StrictStr

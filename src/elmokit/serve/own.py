@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import orjson
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from starlette.responses import Response
 
 from elmokit.lm import Scores
 from elmokit.serve import encoding
+from elmokit.serve.fields import Items, Strict, expected
 from elmokit.serve.service import Served, Service
 
 router = APIRouter(tags=["elmokit"])
@@ -28,13 +29,12 @@ class Error(BaseModel):
 ERRORS: dict[int | str, dict[str, Any]] = {s: {"model": Error} for s in (401, 404, 408, 413, 422, 503, 504)}
 
 
-class Wanted(BaseModel):
+class Wanted(Strict):
     """Sentences, or texts that are split into sentences and tokens (syntok)."""
 
-    model_config = ConfigDict(extra="forbid")
     model: StrictStr | None = Field(None, description="A name of /v1/models; without it the first of them.")
-    sentences: list[list[StrictStr]] | None = Field(None, description="Tokenised.")
-    texts: list[StrictStr] | None = Field(None, description="Raw: each may hold several sentences.")
+    sentences: Items[Items[StrictStr]] | None = Field(None, description="Tokenised.")
+    texts: Items[StrictStr] | None = Field(None, description="Raw: each may hold several sentences.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Wanted:
@@ -43,10 +43,13 @@ class Wanted(BaseModel):
         return self
 
 
+_LAYERS = expected("'average', 'top', 'all', the number of a layer, or a list with a finite weight for each")
+
+
 class EmbedWanted(Wanted):
     """What to embed, and how. `layers` and `pool` are those of `Elmo.embed`."""
 
-    layers: Literal["average", "top", "all"] | StrictInt | list[FiniteFloat] = "average"
+    layers: Annotated[Literal["average", "top", "all"] | StrictInt | Items[FiniteFloat], _LAYERS] = "average"
     pool: Literal["none", "mean", "max"] = "none"
     format: Literal["json", "base64", "npz", "arrow"] = Field(
         "json", description="base64: JSON with little-endian float32 in base64 and its shape in place of numbers."
@@ -70,12 +73,11 @@ class EmbedReply(BaseModel):
     sentences: list[SentenceVectors]
 
 
-class PlaceWanted(BaseModel):
+class PlaceWanted(Strict):
     """A place in a tokenised sentence."""
 
-    model_config = ConfigDict(extra="forbid")
     model: StrictStr | None = None
-    sentence: Annotated[list[StrictStr], Field(min_length=1)]
+    sentence: Annotated[Items[StrictStr], Field(min_length=1)]
     place: Annotated[int, Field(ge=0, strict=True)] = Field(description="From 0.")
     k: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
 
@@ -115,12 +117,11 @@ class PerplexityReply(BaseModel):
     perplexity: dict[str, float | None]
 
 
-class SearchWanted(BaseModel):
+class SearchWanted(Strict):
     """A tokenised sentence, and the place of the word if uses of words are searched."""
 
-    model_config = ConfigDict(extra="forbid")
     model: StrictStr | None = None
-    sentence: Annotated[list[StrictStr], Field(min_length=1)]
+    sentence: Annotated[Items[StrictStr], Field(min_length=1)]
     place: Annotated[int, Field(ge=0, strict=True)] | None = None
     k: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Characters of a message; more is a request that is quoted.
+_LONGEST = 1000
+
 
 class Refusal(Exception):
     """A reply that is an error. `param`: the field at fault; `code`: the word that OpenAI's clients look for."""
@@ -32,5 +35,6 @@ def body_of(path: str, refusal: Refusal) -> dict[str, Any]:
 
 
 def _text(found: str) -> str:
-    """Return what may quote a request as text that can be sent."""
-    return found.encode("utf-8", "backslashreplace").decode()
+    """Return what may quote a request as text that can be sent, and read."""
+    shown = found if len(found) <= _LONGEST else f"{found[:_LONGEST]} ..."
+    return shown.encode("utf-8", "backslashreplace").decode()

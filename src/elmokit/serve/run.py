@@ -45,9 +45,10 @@ def configured(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         from elmokit.serve.tracing import traced
 
         app = traced(app)
+    waits = {"header_timeout": settings.header_timeout, "reply_timeout": settings.reply_timeout}
     return uvicorn.Config(
         app,
-        http=partial(ImpatientProtocol, header_timeout=settings.header_timeout),  # type: ignore[arg-type]
+        http=partial(ImpatientProtocol, **waits),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,

@@ -32,6 +32,9 @@ Array = NDArray[np.float32]
 Sentences = Sequence[Sequence[str]]
 # Uses of a word that are grouped: their number counts twice in time.
 _MOST_USES = 2000
+# Characters of raw text that may be sent for each token that a request may have: some texts take a second to split for
+# every 20,000 characters.
+_CHARACTERS_A_TOKEN = 16
 # Items computed until the holes that batches of ever other sizes leave in memory are given back to the system.
 _GIVE_BACK_AFTER = 1000
 
@@ -58,9 +61,14 @@ class Service:
         if self._batcher:
             await self._batcher.close()
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are computed."""
+        return self._batcher is not None and self._batcher.alive
+
     def check_ready(self) -> None:
         """Raise `Refusal` where requests are not computed."""
-        if self._batcher is None or not self._batcher.alive:
+        if not self.ready:
             raise Refusal(503, "the server is not computing; look at its log and start it again")
 
     def model(self, name: str | None) -> Hosted:
@@ -77,11 +85,15 @@ class Service:
     # ------------------------------------------------------------ what may be asked
 
     async def split(self, texts: Sequence[str]) -> list[list[list[str]]]:
-        """Return the sentences of each raw text (syntok)."""
-        total, most = sum(map(len, texts)), self.settings.limits.body
+        """Return the sentences of each raw text (syntok), or refuse what has more tokens than a request may have."""
+        if len(texts) > self.settings.limits.sentences:
+            found = f"the request has {len(texts)} texts, at most {self.settings.limits.sentences} are taken"
+            raise Refusal(422, f"{found}; send fewer")
+        total, most = sum(map(len, texts)), _CHARACTERS_A_TOKEN * self.settings.limits.request_tokens
         if total > most:
-            raise Refusal(413, f"the texts have {total} characters, at most {most} are split in one request")
-        return await to_thread.run_sync(_split, texts, limiter=self._splitting)
+            found = f"the texts have {total} characters, at most {most} are split in one request"
+            raise Refusal(422, f"{found}; send them in parts")
+        return await to_thread.run_sync(_split, texts, self.settings.limits, limiter=self._splitting)
 
     async def vectors(
         self, hosted: Hosted, sentences: Sentences, *, layers: Layers = "average", pool: Pool = "none"
@@ -123,8 +135,8 @@ class Service:
         return (await self._run(Senses(hosted.name, word, n, layer), [sentences], [sum(sizes)]))[0]
 
     async def _run(self, task: Task, items: Sequence[Item], sizes: Sequence[int]) -> Any:
-        if self._batcher is None:
-            raise Refusal(503, "the server is not ready yet; try again", headers={"Retry-After": "1"})
+        if self._batcher is None or not self._batcher.alive:
+            raise Refusal(503, "the server is not computing; try again", headers={"Retry-After": "1"})
         self.metrics.tokens.labels(task.model, type(task).__name__.lower()).inc(sum(sizes))
         try:
             return await self._batcher.run(task, items, sizes)
@@ -158,9 +170,18 @@ def service_of(request: Request) -> Service:
 Served = Annotated[Service, Depends(service_of)]
 
 
-def _split(texts: Sequence[str]) -> list[list[list[str]]]:
-    split = Splitter(tokenize=True)
-    return [list(split(text.splitlines())) for text in texts]
+def _split(texts: Sequence[str], limits: Limits) -> list[list[list[str]]]:
+    split, left = Splitter(tokenize=True), limits.request_tokens
+    found: list[list[list[str]]] = []
+    for text in texts:
+        found.append([])
+        for sentence in split(text.splitlines()):
+            found[-1].append(sentence)
+            left -= len(sentence)
+            if left < 0:
+                most = limits.request_tokens
+                raise Refusal(422, f"the texts have more than {most} tokens, which is the most; send them in parts")
+    return found
 
 
 # ---------------------------------------------------------------- limits

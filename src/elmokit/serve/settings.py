@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from elmokit.errors import MismatchError
@@ -26,7 +27,8 @@ class Settings:
     `api_key`: what a client must present as "Authorization: Bearer KEY"; None for no key. `cors_origins`: pages of
     other origins that may call it. `batch_tokens`: tokens computed together. `queue_tokens`: tokens that may wait
     before requests are refused with 503. Times are in seconds: `timeout` of a request, `body_timeout` of its arrival,
-    `header_timeout` of its headers, `drain` for what is under way when the server is stopped.
+    `header_timeout` of its headers, `reply_timeout` in which a client must take some of its reply, `drain` for what is
+    under way when the server is stopped.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +40,7 @@ class Settings:
     timeout: float = 60.0
     body_timeout: float = 20.0
     header_timeout: float = 10.0
+    reply_timeout: float = 300.0  # the system's own buffers hide progress of a megabyte or two
     drain: float = 30.0
     tracing: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -49,5 +52,6 @@ class Settings:
                 f"the queue holds {self.queue_tokens} tokens, fewer than one request may have "
                 f"({self.limits.request_tokens}); make the queue larger or the request smaller"
             )
-        if self.api_key is not None and not self.api_key.isascii():
-            raise MismatchError("the API key holds letters that HTTP headers cannot carry; choose one of ASCII letters")
+        if self.api_key is not None and not re.fullmatch("[!-~]+", self.api_key):
+            found = "a space, the end of a line or a letter beyond ASCII"
+            raise MismatchError(f"the API key holds {found}; give one of ASCII letters, digits and signs")

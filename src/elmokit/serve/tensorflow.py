@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Described
 from starlette.responses import Response
@@ -24,10 +24,19 @@ from elmokit.serve.own import ERRORS, Error, reply
 from elmokit.serve.refusal import Refusal
 from elmokit.serve.service import Served, Service
 
-router = APIRouter(tags=["TensorFlow Serving"])
+
+def _check_address(request: Request) -> None:
+    """Refuse what it takes for no address of a model: another method of a verb, a version that is no number."""
+    name, number = request.path_params["name"], request.path_params.get("number", VERSION)
+    if name.endswith((":predict", ":classify", ":regress")) or not (number.isascii() and number.isdigit()):
+        raise Refusal(400, f"Malformed request: {request.method} {request.url.path}")
+
+
+router = APIRouter(tags=["TensorFlow Serving"], dependencies=[Depends(_check_address)])
 
 # TensorFlow calls the signature that is meant without a name so; here it is that of strings.
 _UNNAMED = "serving_default"
+_TYPES = {list: "Array", dict: "Object", int: "Number", float: "Number", type(None): "Null"}
 _INPUTS: dict[str, tuple[str, ...]] = {
     "default": ("strings",),
     _UNNAMED: ("strings",),
@@ -60,10 +69,12 @@ class VersionStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """State of a model; beside it what OpenAI's clients read at the same address."""
+    """State of a model; beside it what OpenAI's and KServe's clients read at the same address."""
 
     model_version_status: list[VersionStatus]
     id: str | None = None
+    name: str | None = None
+    ready: bool | None = None
 
 
 class Metadata(BaseModel):
@@ -99,26 +110,29 @@ async def predict_version(name: str, number: Version, request: Request, service:
     return await _predict(service, name, number, await request.body())
 
 
-@router.get("/v1/models/{name}", responses={**ERRORS, 200: {"model": Status}})
+@router.get("/v1/models/{name}", responses={**_ERRORS, 200: {"model": Status}})
 async def status(name: str, service: Served) -> Response:
-    """Return the state of a model, and its facts as OpenAI's clients read them."""
-    return reply({**facts(_servable(service, name, VERSION)), **_status()})
+    """Return the state of a model, and its facts as clients of OpenAI and of KServe's first protocol read them."""
+    if name not in service.models:
+        raise Refusal(404, f"Could not find any versions of model {name}")
+    return reply({**facts(service.models[name]), "name": name, "ready": service.ready, **_status()})
 
 
-@router.get("/v1/models/{name}/versions/{number}", responses={**ERRORS, 200: {"model": Status}})
+@router.get("/v1/models/{name}/versions/{number}", responses={**_ERRORS, 200: {"model": Status}})
 async def version_status(name: str, number: Version, service: Served) -> Response:
     """Return the state of a version of a model."""
-    _servable(service, name, number)
+    if name not in service.models or number != VERSION:
+        raise Refusal(404, f"Could not find version {number} of model {name}")
     return reply(_status())
 
 
-@router.get("/v1/models/{name}/metadata", responses={**ERRORS, 200: {"model": Metadata}})
+@router.get("/v1/models/{name}/metadata", responses={**_ERRORS, 200: {"model": Metadata}})
 async def metadata(name: str, service: Served) -> Response:
     """Return the inputs and outputs of the signatures."""
     return _metadata(_servable(service, name, VERSION))
 
 
-@router.get("/v1/models/{name}/versions/{number}/metadata", responses={**ERRORS, 200: {"model": Metadata}})
+@router.get("/v1/models/{name}/versions/{number}/metadata", responses={**_ERRORS, 200: {"model": Metadata}})
 async def version_metadata(name: str, number: Version, service: Served) -> Response:
     """Return the inputs and outputs of the signatures of a version."""
     return _metadata(_servable(service, name, number))
@@ -138,11 +152,7 @@ def _servable(service: Service, name: str, number: str) -> Hosted:
 async def _predict(service: Service, name: str, number: str, body: bytes) -> Response:
     hosted = _servable(service, name, number)
     wanted = _parsed(body)
-    signature = wanted.get("signature_name") or _UNNAMED
-    if not isinstance(signature, str):
-        raise Refusal(400, "'signature_name' key must be a string value.")
-    if signature not in _INPUTS:
-        raise Refusal(400, f'Serving signature name: "{signature}" not found in signature def')
+    signature = _signature(wanted)
     by_row = "instances" in wanted
     names = _INPUTS[signature]
     columns = _columns(wanted["instances"], names) if by_row else _named(wanted["inputs"], names)
@@ -155,12 +165,14 @@ async def _predict(service: Service, name: str, number: str, body: bytes) -> Res
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise Refusal(400, "JSON Parse error: The document is empty")
     try:
         wanted = json.loads(body.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise Refusal(400, f"JSON Parse error: {error.msg}. at offset: {error.pos}") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise Refusal(400, "JSON Parse error: Invalid encoding or nesting. at offset: 0") from None
+    except (ValueError, RecursionError):  # what is no UTF-8, a number of thousands of digits, a list in a list in ...
+        raise Refusal(400, "JSON Parse error: Invalid encoding, number or nesting. at offset: 0") from None
     if not isinstance(wanted, dict):
         raise Refusal(400, "JSON Value: is not object")
     if "instances" in wanted and "inputs" in wanted:
@@ -169,6 +181,15 @@ def _parsed(body: bytes) -> dict[str, Any]:
     if "instances" not in wanted and "inputs" not in wanted:
         raise Refusal(400, "Missing 'inputs' or 'instances' key")
     return wanted
+
+
+def _signature(wanted: Mapping[str, Any]) -> str:
+    signature = wanted.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise Refusal(400, "'signature_name' key must be a string value.")
+    if (signature or _UNNAMED) not in _INPUTS:
+        raise Refusal(400, f'Serving signature name: "{signature}" not found in signature def')
+    return signature or _UNNAMED
 
 
 def _columns(instances: Any, names: tuple[str, ...]) -> dict[str, list[Any]]:
@@ -229,9 +250,9 @@ def _string(value: Any) -> str:
         except (binascii.Error, ValueError):
             raise Refusal(400, "JSON Value: Unable to base64 decode") from None
     if not isinstance(value, str):
-        raise Refusal(
-            400, f"JSON Value: {json.dumps(value)[:40]} Type: {type(value).__name__} is not of expected type: string"
-        )
+        found = "" if isinstance(value, list | dict) else f"{json.dumps(value)[:40]} "
+        kind = _TYPES.get(type(value), str(value))  # True and False are types there
+        raise Refusal(400, f"JSON Value: {found}Type: {kind} is not of expected type: string")
     return value
 
 
