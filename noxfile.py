@@ -9,6 +9,7 @@ torch is several gigabytes with CUDA; without a GPU say PIP_EXTRA_INDEX_URL=http
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nox
@@ -82,8 +83,9 @@ def sbom(session: nox.Session) -> None:
     install(session)
     Path("build").mkdir(exist_ok=True)
     python = str(Path(session.bin) / "python")
+    beside_nox = str(Path(sys.executable).parent / "cyclonedx-py")  # whose folder need not be on PATH
     session.run(
-        *("cyclonedx-py", "environment", python, "--pyproject", "pyproject.toml", "--output-reproducible"),
+        *(beside_nox, "environment", python, "--pyproject", "pyproject.toml", "--output-reproducible"),
         *("--output-file", "build/sbom.json"),
         external=True,
     )

@@ -24,7 +24,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -144,9 +144,15 @@ def address_of(server: subprocess.Popen[str]) -> str:
     assert server.stderr
     for line in server.stderr:
         if found := re.search(r'"address": "([^"]+)"', line):
-            threading.Thread(target=lambda: deque(server.stderr or (), maxlen=0), daemon=True).start()
+            threading.Thread(target=drop, args=(server.stderr,), daemon=True).start()
             return found[1]
     sys.exit("the server did not start")
+
+
+def drop(stream: IO[str]) -> None:
+    """Read to the end, so that nobody who writes has to wait."""
+    with contextlib.suppress(ValueError):  # closed when the server has ended
+        deque(stream, maxlen=0)
 
 
 if __name__ == "__main__":
