@@ -1,6 +1,7 @@
 """What the server finds in an index, and senses of words; the page shows uses in the corpus."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_search_finds_what_the_index_finds(address, index):
         assert found["score"] == pytest.approx(hit.score)
         assert (found["text"], found["source"], found["line"]) == (hit.text, "corpus.txt", hit.line)
         assert (found["place"], found["word"]) == ((hit.place, hit.word) if place else (None, None))
+
+
+def test_searches_and_substitutes_asked_together_are_told_apart(address, index):
+    """With the same k they are alike in all but what is asked."""
+    place = {"place": 1} if index.settings.unit == "word" else {}
+    asked = [("/search", {"sentence": CORPUS[0], "k": 3, **place}, "found")]
+    asked += [("/substitutes", {"sentence": CORPUS[0], "k": 3, "place": 1}, "substitutes")]
+    alone = [post(address, path, wanted).json()[key] for path, wanted, key in asked]
+    with ThreadPoolExecutor(16) as clients:
+        replies = list(clients.map(lambda one: post(address, one[0], {**one[1], "model": "tiny"}), asked * 40))
+    for number, reply in enumerate(replies):
+        assert reply.status_code == 200, reply.text
+        assert reply.json()[asked[number % 2][2]] == alone[number % 2]
 
 
 def test_search_says_what_is_wrong(address, index):

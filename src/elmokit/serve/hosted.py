@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from elmokit.errors import ElmoError
 from elmokit.lm import LanguageModel
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from elmokit.search import Index
 
 
-class Vectors(NamedTuple):
+# What is asked of a model. Equal tasks are computed together, so these are no tuples: of tuples two of different classes
+# with the same values are equal.
+
+
+@dataclass(frozen=True)
+class Vectors:
     """The task of `Elmo.embed`."""
 
     model: str
@@ -23,27 +29,31 @@ class Vectors(NamedTuple):
     pool: Pool = "none"
 
 
-class Scores(NamedTuple):
+@dataclass(frozen=True)
+class Scores:
     """The task of `LanguageModel.score`."""
 
     model: str
 
 
-class Substitutes(NamedTuple):
+@dataclass(frozen=True)
+class Substitutes:
     """The task of `LanguageModel.substitutes_at`; its items are sentences, each with one place."""
 
     model: str
     k: int
 
 
-class Search(NamedTuple):
+@dataclass(frozen=True)
+class Search:
     """The task of `Index.search`; its items are sentences, each with a place or None."""
 
     model: str
     k: int
 
 
-class Senses(NamedTuple):
+@dataclass(frozen=True)
+class Senses:
     """The task of `find_senses`; its items are lists of sentences."""
 
     model: str
