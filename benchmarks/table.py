@@ -81,7 +81,7 @@ def latency_note(bound: dict[str, Any] | None) -> str:
         return ""
     return (
         f" One sentence reads the {bound['weights_mb']:g} MB of the layers' weights at each of its 22 places, "
-        f"{bound['bound_ms']:.1f} ms in float32 at the {bound['reading_gb_s']:.0f} GB/s of a plain sum over as many "
+        f"{bound['reading_ms']:.1f} ms in float32 at the {bound['reading_gb_s']:.0f} GB/s of a plain sum over as many "
         "values in the same rounds, half of that in bfloat16, before a word is spelled or a gate computed."
     )
 
@@ -187,10 +187,12 @@ def growth_lines(found: dict[str, Any]) -> list[str]:
     note = (
         f"Shape `{found['shape']}` but for the layers and cells; text of {text['tokens']:,} tokens; {where['cpu']}, "
         f"threads: {where['threads']}. Slope of the logarithms of seconds and tokens, rows of the first kind: "
-        f"{found['slope']:.3f}; of seconds and needed arithmetic, each distinct word once: "
-        f"{found['slope_against_arithmetic']:.3f}."
+        f"{found['slope']:.3f}"
     )
-    return [*rows, "", note]
+    of_arithmetic = found.get("slope_against_arithmetic")
+    if of_arithmetic is not None:
+        note += f"; of seconds and needed arithmetic, each distinct word once: {of_arithmetic:.3f}"
+    return [*rows, "", f"{note}."]
 
 
 def start_lines(found: dict[str, Any]) -> list[str]:

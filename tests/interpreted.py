@@ -12,9 +12,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from elmokit.kernels import cells, cells_for_training, fused, fused_cells
+from elmokit.kernels import cells, cells_for_training, for_embedding, fused, fused_cells
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
 from elmokit.kernels.fused import lstmp_fused
+from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
 from test_network import layer_inputs, run_kernel
 
@@ -39,6 +40,9 @@ def interpret_products_of_bfloat16():
 
 
 def embedding():
+    assert for_embedding("cuda", torch.float32) is lstmp_fused
+    assert for_embedding("cuda", torch.float64) is lstmp_plain
+    assert for_embedding("cpu", torch.float32) is lstmp_in_place
     interpret_products_of_bfloat16()
     # Less than a block of anything, several blocks of all, rows that end at once or never begin.
     sizes = [(3, 4, 2), (1, 4, 2), (20, 70, 66), (140, 40, 8)]
@@ -152,18 +156,24 @@ def what_is_not_a_number_stays_so_and_the_clip_itself_does_not_move():
     assert (dc[..., 1] > 0).all()
 
 
-# What a block of threads may share on such a GPU, bytes.
-_SHARED = 227 * 1024
+# What a block of threads may share, bytes, by compute capability.
+SHARED = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
 
 
 def compiling():
-    """Compile for a GPU of compute capability 9.0, which needs none: not all that can be interpreted compiles."""
-    for dtype in ("*fp32", "*bf16"):
+    """Compile for GPUs, which needs none: not all that can be interpreted compiles.
+
+    As where it runs: what is aligned is known to be, and columns are known to be without gaps.
+    """
+    for capability, dtype in product(SHARED, ("*fp32", "*bf16")):
         for kernel, signature, constants in (*kernels_of_training(dtype), *kernels_of_embedding(dtype)):
             given = signature | dict.fromkeys(constants, "constexpr")
-            compiled = compile(ASTSource(kernel, given, constants), target=GPUTarget("cuda", 90, 32))
+            free = {name: kind for name, kind in given.items() if name not in ("B", "left") and kind != "fp32"}
+            aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in free.keys() - constants}
+            source = ASTSource(kernel, given, constants, aligned)
+            compiled = compile(source, target=GPUTarget("cuda", capability, 32))
             assert compiled.asm["cubin"]
-            assert compiled.metadata.shared <= _SHARED
+            assert compiled.metadata.shared <= SHARED[capability], (kernel, capability, constants)
 
 
 def kernels_of_training(dtype):
@@ -178,10 +188,11 @@ def kernels_of_training(dtype):
 
 def kernels_of_embedding(dtype):
     cells = {"h": dtype, "weight": dtype, "gates": dtype, "c": "*fp32", "m": dtype}
-    cells |= dict.fromkeys(("weight_z", "weight_p", "weight_g", "gates_z"), "i32")
-    projection = {"m": dtype, "weight": dtype, "h": dtype, **dict.fromkeys(("weight_z", "weight_d", "weight_p"), "i32")}
+    cells |= dict.fromkeys(("weight_z", "weight_p", "gates_z"), "i32")
+    projection = {"m": dtype, "weight": dtype, "h": dtype, **dict.fromkeys(("weight_z", "weight_d"), "i32")}
     numbers = dict.fromkeys(("B", "left", "D", "P"), "i32") | {"clip": "fp32"}
+    depth = fused.depth_of(torch.float32 if dtype == "*fp32" else torch.bfloat16)
     for rows, precision in product((16, fused._MOST_ROWS), ("ieee", "tf32") if dtype == "*fp32" else ("ieee",)):
-        constants = {"CLIPS": True, "PRECISION": precision, "ROWS": rows, "DEPTH": fused._DEPTH}
-        yield fused._update_cells, cells | numbers, constants | {"CELLS": fused._CELLS}
-        yield fused._project, projection | numbers, constants | {"VALUES": fused._VALUES}
+        constants = {"CLIPS": True, "PRECISION": precision, "ROWS": rows, "DEPTH": depth}
+        yield fused._update_cells, cells | numbers, constants | {"CELLS": fused._CELLS, "weight_g": 1}
+        yield fused._project, projection | numbers, constants | {"VALUES": fused._VALUES, "weight_p": 1}

@@ -226,9 +226,8 @@ def test_a_client_that_goes_away_frees_its_place(tiny, gate):
         thread, taken = in_thread(post, address, "/embed", {"sentences": [["first"]]})
         assert gate.reached.wait(PATIENCE)
         body = json.dumps({"sentences": [["unwanted"] * 50]}).encode()
-        head = (
-            f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = "POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         port = int(address.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(head.encode() + body)
@@ -273,7 +272,10 @@ def test_health_fails_when_nothing_is_computed(tiny):
         reply = send("GET", f"{address}/health")
         assert (reply.status_code, "error" in reply.json()) == (503, True)
         reply = post(address, "/embed", {"sentences": [["a"]]})  # at once, not when its time is up
-        assert (reply.status_code, reply.json()) == (503, {"error": "the server is not computing; try again"})
+        assert (reply.status_code, reply.json()) == (
+            503,
+            {"error": "the server is not computing; look at its log and start it again"},
+        )
 
 
 def test_metrics_count_requests_tokens_and_batches(tiny):

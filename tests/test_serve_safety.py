@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from unittest.mock import Mock
@@ -18,6 +19,7 @@ import pytest
 from elmokit.errors import MismatchError
 from elmokit.serve import Limits, Settings
 from elmokit.serve.connections import ImpatientProtocol
+from elmokit.serve.service import _split
 from serving import KEY, PATIENCE, make_hosted, post, send, served, until
 
 
@@ -128,7 +130,7 @@ def test_a_body_that_is_too_large(address, path, chunked):
 def test_bodies_that_fill_memory_together_are_refused(tiny):
     """Each is within its limit; while so many are not whole there is no room for another, until one has gone."""
     body = b'{"texts": ["' + b" " * 990 + b'"]}'
-    begun = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b" " * 999
+    begun = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + b" " * 999
     headers = {"Content-Type": "application/json"}
     patient = Settings(limits=Limits(body=1010), body_timeout=PATIENCE)
     with served(tiny, settings=patient) as address, ExitStack() as stack:
@@ -148,7 +150,9 @@ def test_a_length_of_thousands_of_digits(address):
     """Python refuses to read so many; most of them are zeros, so that it is a length for all that."""
     with connect(address) as client:
         length = b"0" * 5000 + b"4"
-        client.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n[[]]")
+        client.sendall(
+            b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n\r\n[[]]"
+        )
         assert b"HTTP/1.1 400 " in client.recv(1000)
 
 
@@ -184,10 +188,29 @@ def test_no_path_leads_to_a_file(address, path):
 
 def test_nobody_is_sent_elsewhere(address):
     """Nor to the host that the request names, for a slash too many."""
-    reply = send("GET", f"{address}/health/", headers={"Host": "elsewhere.example"})
+    reply = send("GET", f"{address}/health/", headers={"Host": "localhost:1"})
     assert (reply.status_code, reply.json()) == (
         404, {"error": "there is nothing at /health/; /openapi.json lists what there is"}
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example", "elsewhere.example:8000", "10.0.0.1", "localhost.example", "x"])
+def test_a_name_that_leads_here_is_no_way_around_the_browser(address, host):
+    """A page of another site may have its own name point to this machine; its browser still says the name."""
+    reply = send("GET", f"{address}/v1/models", headers={"Host": host})
+    assert reply.status_code == 403
+    assert "names of its own machine" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:9", "127.1.2.3", "[::1]", "[::1]:8000"])
+def test_this_machine_has_several_names(address, host):
+    assert send("GET", f"{address}/health", headers={"Host": host}).status_code == 200
+
+
+def test_with_a_key_any_name_will_do():
+    with served(make_hosted(), settings=Settings(api_key="secret")) as address:
+        headers = {"Host": "elmo.example", "Authorization": "Bearer secret"}
+        assert send("GET", f"{address}/v1/models", headers=headers).status_code == 200
 
 
 def test_no_module_of_the_server_opens_files():
@@ -263,7 +286,7 @@ def closed(connection):
         return True
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /embed HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+@pytest.mark.parametrize("begun", [b"", b"POST /embed HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
 def test_headers_that_never_end_are_not_waited_for(tiny, begun):
     """A byte now and then keeps nothing open."""
     with served(tiny, settings=Settings(header_timeout=0.5)) as address, connect(address) as slow:
@@ -285,17 +308,51 @@ def test_headers_that_never_end_are_not_waited_for(tiny, begun):
 
 def test_a_second_request_may_not_be_slow_either(tiny):
     with served(tiny, settings=Settings(header_timeout=0.5)) as address, connect(address) as slow:
-        slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in slow.recv(1000)
         time.sleep(0.7)  # idle between two requests, it stays
         slow.sendall(b"GET /health HTT")
         assert closed(slow)
 
 
+def test_the_end_of_a_line_before_a_request_keeps_nothing_open(tiny):
+    """It begins no request, and stops the clock that uvicorn has for what is idle."""
+    with served(tiny, settings=Settings(header_timeout=0.5)) as address, connect(address) as idle:
+        idle.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in idle.recv(1000)
+        idle.sendall(b"\r\n")
+        assert closed(idle)
+
+
+def test_the_body_of_a_request_without_the_key_is_not_taken(tiny):
+    with served(tiny, settings=Settings(api_key=KEY)) as address, connect(address) as stranger:
+        stranger.sendall(b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 401 " in stranger.recv(1000)
+        assert closed(stranger)
+
+
+def test_raw_text_that_nobody_waits_for_is_not_split_to_the_end():
+    given_up = threading.Event()
+    given_up.set()
+    assert _split(["The cat sat. " * 1000], Limits(), given_up) == []
+    assert len(_split(["The cat sat. " * 10], Limits(), threading.Event())[0]) == 10
+
+
+def test_texts_that_wait_to_be_split_have_a_bound_together(tiny):
+    slow = {"texts": ["a. " * 3000]}
+    with (
+        served(tiny, settings=Settings(limits=Limits(request_tokens=600))) as address,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        replies = list(clients.map(lambda _: post(address, "/embed", slow), range(24)))
+    assert {reply.status_code for reply in replies} == {422, 503}
+    assert all("busy splitting" in reply.json()["error"] for reply in replies if reply.status_code == 503)
+
+
 def test_a_body_that_never_ends_is_not_waited_for(tiny):
     with served(tiny, settings=Settings(body_timeout=0.3)) as address, connect(address) as slow:
         slow.sendall(
-            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         )
         reply = slow.recv(1000)
         assert b" 408 " in reply
@@ -305,10 +362,10 @@ def test_a_body_that_never_ends_is_not_waited_for(tiny):
 @pytest.mark.parametrize(
     "begun",
     [
-        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ",
         b"GET /",
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: ",
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;extension=",
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: ",
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2;extension=",
     ],
     ids=["header", "address", "trailer", "chunk"],
 )
@@ -328,9 +385,9 @@ def test_a_request_behind_a_long_one_is_not_slow(tiny, monkeypatch):
     opened, compute = threading.Event(), tiny.compute
     monkeypatch.setattr(tiny, "compute", lambda task, items: opened.wait(PATIENCE) and compute(task, items))
     body = b'{"sentences": [["a"]], "pool": "mean"}'
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     first = head + b"Content-Length: %d\r\n\r\n" % len(body)
-    others = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 2
+    others = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2
     with served(tiny, settings=Settings(header_timeout=0.3)) as address, connect(address) as client:
         client.sendall(first + body + others[:-4])
         time.sleep(1.5)
@@ -346,7 +403,7 @@ def test_a_request_behind_a_long_one_is_not_slow(tiny, monkeypatch):
 def ask_for_much(address):
     """A connection with a small buffer that has asked for 8 MB."""
     body = json.dumps({"sentences": [["a"] * 1000] * 32, "layers": "all"}).encode()
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     client = connect(address)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -358,7 +415,9 @@ def ask_for_much(address):
 def test_an_offer_of_another_protocol_is_not_taken_up(address, protocol, apart):
     """Java's client offers HTTP/2 with every request; the body counts for all that, and so does the next request."""
     body = b'\r\n\r\n{"sentences": [["a"]], "pool": "mean"}'
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(
+        body
+    )
     offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: %s\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" % protocol
     with connect(address) as client:
         for _ in range(2):

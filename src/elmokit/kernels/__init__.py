@@ -36,7 +36,7 @@ def lstmp(
     if torch.is_grad_enabled() or torch.is_autocast_enabled(device):  # those for embedding know no autocast
         for_training = cells_for_training(device, c_ZBD.dtype)
         return lstmp_batched_gradient(weights, x_TZBI, h_ZBP, c_ZBD, rows, cells=for_training)
-    return _for_embedding(device)(weights, x_TZBI, h_ZBP, c_ZBD, rows)
+    return for_embedding(device, c_ZBD.dtype)(weights, x_TZBI, h_ZBP, c_ZBD, rows)
 
 
 def cells_for_training(device: str, dtype: torch.dtype) -> Cells:
@@ -48,10 +48,11 @@ def cells_for_training(device: str, dtype: torch.dtype) -> Cells:
     return cells
 
 
-def _for_embedding(device: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def for_embedding(device: str, dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Return the kernel without gradients for cells of this type: the fused one computes them in float32 alone."""
     if device == "cpu":
         return lstmp_in_place
-    if _has_triton(device):
+    if dtype == torch.float32 and _has_triton(device):
         from elmokit.kernels.fused import lstmp_fused
 
         return lstmp_fused

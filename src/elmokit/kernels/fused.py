@@ -20,9 +20,12 @@ from elmokit.kernels.rows import ended, last_outputs
 
 # Values of gates of the input that are computed in one product.
 _VALUES_TOGETHER = 1 << 28
-# What one program computes: so many cells, or values of h, of some rows, reading so much of a row at a time.
-_CELLS, _VALUES, _DEPTH = 32, 64, 64
+# What one program computes: so many cells, or values of h, of some rows.
+_CELLS, _VALUES = 32, 64
 _MOST_ROWS = 128
+# Bytes of each row and column of a product's factors that are at hand at a time. Three such pieces are on their way: 96
+# KiB with the most rows, which GPUs have that copy while they compute (compute capability 8.0 and above).
+_BYTES_DEEP = 128
 
 
 def lstmp_fused(
@@ -30,26 +33,21 @@ def lstmp_fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
     T, Z, B, I = x_TZBI.shape  # noqa: E741
-    of_input, recurrent_ZPG, projection_ZDP = (
-        weights.kernel_ZKG[:, :I],
-        weights.kernel_ZKG[:, I:],
-        weights.projection_ZDP,
-    )
+    of_input, recurrent_ZPG = weights.kernel_ZKG[:, :I], weights.kernel_ZKG[:, I:]
     h, c = h_ZBP.to(x_TZBI.dtype).contiguous(), c_ZBD.clone(memory_format=torch.contiguous_format)
     y_TZBP, m = x_TZBI.new_empty(T, *h_ZBP.shape), torch.empty_like(c, dtype=x_TZBI.dtype)
     together = max(1, _VALUES_TOGETHER // (Z * B * of_input.shape[-1]))
-    for t, left in enumerate(rows):
-        if t % together == 0:
-            part_ZNI = x_TZBI[t : t + together].transpose(0, 1).flatten(1, 2)
-            gates_ZNG = torch.baddbmm(weights.bias_ZG.unsqueeze(1), part_ZNI, of_input)
-            gates_ZtBG = gates_ZNG.view(Z, -1, B, gates_ZNG.shape[-1])
-        gates_ZBG = gates_ZtBG[:, t % together]
-        if projection_ZDP is None:
-            update_cells(h, recurrent_ZPG, gates_ZBG, c, y_TZBP[t], left, weights.cell_clip)
-        else:
-            update_cells(h, recurrent_ZPG, gates_ZBG, c, m, left, weights.cell_clip)
-            project(m, projection_ZDP, y_TZBP[t], left, weights.proj_clip)
-        h = y_TZBP[t]
+    with torch.cuda.device_of(x_TZBI):  # where Triton launches, whatever the device of the tensors is
+        for t, left in enumerate(rows):
+            if t % together == 0:
+                part_ZNI = x_TZBI[t : t + together].transpose(0, 1).flatten(1, 2)
+                gates_ZNG = torch.baddbmm(weights.bias_ZG.unsqueeze(1), part_ZNI, of_input)
+                gates_ZtBG = gates_ZNG.view(Z, -1, B, gates_ZNG.shape[-1])
+            m_ZBD = y_TZBP[t] if weights.projection_ZDP is None else m
+            update_cells(h, recurrent_ZPG, gates_ZtBG[:, t % together], c, m_ZBD, left, weights.cell_clip)
+            if weights.projection_ZDP is not None:
+                project(m, weights.projection_ZDP, y_TZBP[t], left, weights.proj_clip)
+            h = y_TZBP[t]
     return y_TZBP, last_outputs(y_TZBP, h_ZBP.to(y_TZBP.dtype), ended(rows, B)), c
 
 
@@ -65,8 +63,8 @@ def update_cells(
     rows = _rows_together(left)
     _update_cells[triton.cdiv(left, rows), triton.cdiv(D, _CELLS), Z](
         h_ZBP, weight_ZPG, gates_ZBG, c_ZBD, m_ZBD, *weight_ZPG.stride(), gates_ZBG.stride(0),
-        B, left, D, h_ZBP.shape[2], clip or 0.0, CLIPS=clip is not None, PRECISION=_precision(),
-        ROWS=rows, CELLS=_CELLS, DEPTH=_DEPTH,
+        B, left, D, h_ZBP.shape[2], clip or 0.0, CLIPS=clip is not None, PRECISION=precision_of(h_ZBP.dtype),
+        ROWS=rows, CELLS=_CELLS, DEPTH=depth_of(h_ZBP.dtype),
     )  # fmt: skip
 
 
@@ -76,8 +74,8 @@ def project(m_ZBD: Tensor, weight_ZDP: Tensor, h_ZBP: Tensor, left: int, clip: f
     rows = _rows_together(left)
     _project[triton.cdiv(left, rows), triton.cdiv(P, _VALUES), Z](
         m_ZBD, weight_ZDP, h_ZBP, *weight_ZDP.stride(),
-        B, left, m_ZBD.shape[2], P, clip or 0.0, CLIPS=clip is not None, PRECISION=_precision(),
-        ROWS=rows, VALUES=_VALUES, DEPTH=_DEPTH,
+        B, left, m_ZBD.shape[2], P, clip or 0.0, CLIPS=clip is not None, PRECISION=precision_of(m_ZBD.dtype),
+        ROWS=rows, VALUES=_VALUES, DEPTH=depth_of(m_ZBD.dtype),
     )  # fmt: skip
 
 
@@ -86,12 +84,22 @@ def _rows_together(left: int) -> int:
     return min(_MOST_ROWS, max(16, triton.next_power_of_2(left)))
 
 
-def _precision() -> str:
-    """Return how float32 is multiplied: as torch is told to by `torch.set_float32_matmul_precision`."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+def depth_of(dtype: torch.dtype) -> int:
+    """Return how many values of a row are read at a time."""
+    return _BYTES_DEEP // dtype.itemsize
 
 
-@triton.jit  # type: ignore[untyped-decorator]  # triton carries no types
+def precision_of(dtype: torch.dtype) -> str:
+    """Return how products are computed: those of float32 as torch is told to compute its own."""
+    if dtype != torch.float32:
+        return "ieee"
+    matmul = torch.backends.cuda.matmul  # of torch before 2.9 without the setting for each library
+    told = getattr(matmul, "fp32_precision", None) or ("tf32" if matmul.allow_tf32 else "ieee")
+    return "tf32" if told == "tf32" else "ieee"
+
+
+# The sizes that change from step to step are not compiled in.
+@triton.jit(do_not_specialize=["B", "left"])  # type: ignore[untyped-decorator]  # triton carries no types
 def _update_cells(  # type: ignore[no-untyped-def]
     h, weight, gates, c, m, weight_z, weight_p, weight_g, gates_z, B, left, D, P, clip,
     CLIPS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, DEPTH: tl.constexpr,
@@ -121,7 +129,7 @@ def _update_cells(  # type: ignore[no-untyped-def]
     tl.store(m + place, (o * tanh(new)).to(m.dtype.element_ty), mask=here)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["B", "left"])  # type: ignore[untyped-decorator]
 def _project(  # type: ignore[no-untyped-def]
     m, weight, h, weight_z, weight_d, weight_p, B, left, D, P, clip,
     CLIPS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr, DEPTH: tl.constexpr,

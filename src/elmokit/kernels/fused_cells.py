@@ -49,7 +49,8 @@ def _launch(kernel: Any, sums_ZBG: Tensor, c_ZBD: Tensor, *others: Tensor | int,
     """Run a kernel on every cell, in blocks of each direction."""
     Z, B, D = c_ZBD.shape
     clip = {"clip": cell_clip or 0.0, "CLIPS": cell_clip is not None}
-    kernel[triton.cdiv(B * D, _BLOCK), Z](sums_ZBG, c_ZBD, *others, D=D, n=B * D, **clip, BLOCK=_BLOCK)
+    with torch.cuda.device_of(c_ZBD):  # where Triton launches, whatever the device of the tensors is
+        kernel[triton.cdiv(B * D, _BLOCK), Z](sums_ZBG, c_ZBD, *others, D=D, n=B * D, **clip, BLOCK=_BLOCK)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # triton carries no types

@@ -50,6 +50,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._between = 0 if self._advanced else self._between + len(data)
         if self._between > _MOST:
             self.transport.close()
+        if self._deadline is None and not self._in_body and getattr(self.cycle, "response_complete", True):
+            self._start()  # any byte stops uvicorn's clock of what is idle, the end of a line before a request too
 
     def on_message_begin(self) -> None:
         """Start the clock of the next request."""
@@ -60,6 +62,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock."""
         self._advanced = self._in_body = True
+        self._unsent = 0  # replies of one length may all leave the same number of bytes
         self._stop()
         super().on_headers_complete()
 

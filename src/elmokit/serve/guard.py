@@ -11,19 +11,24 @@ import hmac
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 
 import orjson
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from elmokit.errors import shown
 from elmokit.serve.refusal import Refusal, body_of
 from elmokit.serve.settings import Settings
 
 _NUMBER = re.compile("[0-9]{1,20}")  # what is longer begins with zeros: its bytes are counted as they come
 
-# So many bodies of the largest size may be under way at once; of others, more.
+_PORT = re.compile(":[0-9]*$")
+
+# So many bodies of the largest size may be under way at once; small ones are taken all the same.
 _BODIES = 32
+_SMALL = 1 << 16
 
 
 class Guard:
@@ -35,6 +40,7 @@ class Guard:
         self._open_below = tuple(path for path in open_paths if path.endswith("/") and path != "/")
         self._held = 0  # bytes of the bodies of all requests under way
         self._key = f"Bearer {settings.api_key}".encode() if settings.api_key else None
+        self._for_this_machine = self._key is None and _is_this_machine(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -49,6 +55,7 @@ class Guard:
             await send(message)
 
         try:
+            self._check_host(scope)
             self._check_key(scope)
             if await self._read(scope, receive, body):
                 body[:] = [b"".join(body)]
@@ -61,6 +68,18 @@ class Guard:
             self._held -= sum(map(len, body))
         return None
 
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse a page of another site whose name was made to lead here (DNS rebinding), where no key keeps it out."""
+        if not self._for_this_machine:
+            return
+        name = _PORT.sub("", Headers(scope=scope).get("host", "localhost"))
+        if not _is_this_machine(name.strip("[]")):
+            raise Refusal(
+                403,
+                f"without an API key this server answers to names of its own machine, such as localhost, found "
+                f"{shown(name)}; start it with a key to reach it by another name",
+            )
+
     def _check_key(self, scope: Scope) -> None:
         if self._key is None or scope["path"] in self._open or scope["path"].startswith(self._open_below):
             return
@@ -70,7 +89,7 @@ class Guard:
                 401,
                 'this server asks for its API key; send it as "Authorization: Bearer KEY"',
                 code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
+                headers={"WWW-Authenticate": "Bearer", "Connection": "close"},  # its body was not read
             )
 
     async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> bool:
@@ -96,7 +115,7 @@ class Guard:
             size, self._held = size + len(part), self._held + len(part)
             if size > most:
                 raise _too_large(most)
-            if part and self._held > _BODIES * most:
+            if size > min(_SMALL, most // 2) and self._held > _BODIES * most:
                 headers = {"Retry-After": "1", "Connection": "close"}
                 raise Refusal(503, "the server is busy with requests that are large; try again in 1 s", headers=headers)
             if not message.get("more_body"):
@@ -125,6 +144,16 @@ def response_of(path: str, refusal: Refusal) -> Response:
     """Return a refusal as clients of `path` read it."""
     content = orjson.dumps(body_of(path, refusal))
     return Response(content, refusal.status, refusal.headers, media_type="application/json")
+
+
+def _is_this_machine(name: str) -> bool:
+    """Say whether a name or an address is that of the machine itself."""
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _too_large(most: int) -> Refusal:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from elmokit.search import Index
 
 
-# What is asked of a model. Equal tasks are computed together, so these are no tuples: tuples of two classes with the same
-# values are equal.
+# What is asked of a model. Equal tasks are computed together, so these are no tuples: two of different classes would be
+# equal where their values are.
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Axes of results: L layers, T tokens, D width of a vector.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Service:
         self.metrics = Metrics()
         self.metrics.watch_queue(lambda: self._batcher.waiting if self._batcher else 0)
         self._splitting = CapacityLimiter(1)  # splitting holds Python's lock: more threads would be no faster
+        self._being_split = 0  # characters of raw texts, those that wait among them
         self._batcher: Batcher | None = None
         self._since_given_back = 0  # items computed since then
 
@@ -93,7 +95,16 @@ class Service:
         if total > most:
             found = f"the texts have {total} characters, at most {most} are split in one request"
             raise Refusal(422, f"{found}; send them in parts")
-        return await to_thread.run_sync(_split, texts, self.settings.limits, limiter=self._splitting)
+        if self._being_split and self._being_split + total > most:
+            message = "the server is busy splitting texts; try again in 1 s, or send sentences"
+            raise Refusal(503, message, headers={"Retry-After": "1"})
+        given_up = Event()
+        self._being_split += total
+        try:
+            return await to_thread.run_sync(_split, texts, self.settings.limits, given_up, limiter=self._splitting)
+        finally:
+            self._being_split -= total
+            given_up.set()  # a thread cannot be cancelled: it looks for itself
 
     async def vectors(
         self, hosted: Hosted, sentences: Sentences, *, layers: Layers = "average", pool: Pool = "none"
@@ -135,8 +146,8 @@ class Service:
         return (await self._run(Senses(hosted.name, word, n, layer), [sentences], [sum(sizes)]))[0]
 
     async def _run(self, task: Task, items: Sequence[Item], sizes: Sequence[int]) -> Any:
-        if self._batcher is None or not self._batcher.alive:
-            raise Refusal(503, "the server is not computing; try again", headers={"Retry-After": "1"})
+        self.check_ready()
+        assert self._batcher
         self.metrics.tokens.labels(task.model, type(task).__name__.lower()).inc(sum(sizes))
         try:
             return await self._batcher.run(task, items, sizes)
@@ -170,12 +181,15 @@ def service_of(request: Request) -> Service:
 Served = Annotated[Service, Depends(service_of)]
 
 
-def _split(texts: Sequence[str], limits: Limits) -> list[list[list[str]]]:
+def _split(texts: Sequence[str], limits: Limits, given_up: Event) -> list[list[list[str]]]:
+    """Split texts until it is done, they are too many, or nobody waits for it."""
     split, left = Splitter(tokenize=True), limits.request_tokens
     found: list[list[list[str]]] = []
     for text in texts:
         found.append([])
         for sentence in split(text.splitlines()):
+            if given_up.is_set():
+                return []
             found[-1].append(sentence)
             left -= len(sentence)
             if left < 0:

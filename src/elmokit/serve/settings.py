@@ -53,5 +53,5 @@ class Settings:
                 f"({self.limits.request_tokens}); make the queue larger or the request smaller"
             )
         if self.api_key is not None and not re.fullmatch("[!-~]+", self.api_key):
-            found = "a space, the end of a line or a letter beyond ASCII"
+            found = "a space, the end of a line or a letter beyond ASCII" if self.api_key else "nothing"
             raise MismatchError(f"the API key holds {found}; give one of ASCII letters, digits and signs")
