@@ -172,7 +172,7 @@ class Service:
         return found
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:  # where it is not async, a thread is woken for it
     """Return the service that answers a request."""
     service: Service = request.app.state.service
     return service

@@ -25,7 +25,7 @@ from elmokit.serve.refusal import Refusal
 from elmokit.serve.service import Served, Service
 
 
-def _check_address(request: Request) -> None:
+async def _check_address(request: Request) -> None:
     """Refuse what it takes for no address of a model: another method of a verb, a version that is no number."""
     name, number = request.path_params["name"], request.path_params.get("number", VERSION)
     if name.endswith((":predict", ":classify", ":regress")) or not (number.isascii() and number.isdigit()):
