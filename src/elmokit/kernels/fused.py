@@ -7,7 +7,8 @@ product is made for many steps. Rows that have ended are left as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import triton
@@ -36,6 +37,7 @@ def lstmp_fused(
     of_input, recurrent_ZPG = weights.kernel_ZKG[:, :I], weights.kernel_ZKG[:, I:]
     h, c = h_ZBP.to(x_TZBI.dtype).contiguous(), c_ZBD.clone(memory_format=torch.contiguous_format)
     y_TZBP, m = x_TZBI.new_empty(T, *h_ZBP.shape), torch.empty_like(c, dtype=x_TZBI.dtype)
+    how = {"PRECISION": precision_of(x_TZBI.dtype), "DEPTH": depth_of(x_TZBI.dtype)}
     together = max(1, _VALUES_TOGETHER // (Z * B * of_input.shape[-1]))
     with torch.cuda.device_of(x_TZBI):  # where Triton launches, whatever the device of the tensors is
         for t, left in enumerate(rows):
@@ -44,38 +46,45 @@ def lstmp_fused(
                 gates_ZNG = torch.baddbmm(weights.bias_ZG.unsqueeze(1), part_ZNI, of_input)
                 gates_ZtBG = gates_ZNG.view(Z, -1, B, gates_ZNG.shape[-1])
             m_ZBD = y_TZBP[t] if weights.projection_ZDP is None else m
-            update_cells(h, recurrent_ZPG, gates_ZtBG[:, t % together], c, m_ZBD, left, weights.cell_clip)
+            update_cells(h, recurrent_ZPG, gates_ZtBG[:, t % together], c, m_ZBD, left, weights.cell_clip, how)
             if weights.projection_ZDP is not None:
-                project(m, weights.projection_ZDP, y_TZBP[t], left, weights.proj_clip)
+                project(m, weights.projection_ZDP, y_TZBP[t], left, weights.proj_clip, how)
             h = y_TZBP[t]
     return y_TZBP, last_outputs(y_TZBP, h_ZBP.to(y_TZBP.dtype), ended(rows, B)), c
 
 
 def update_cells(
-    h_ZBP: Tensor, weight_ZPG: Tensor, gates_ZBG: Tensor, c_ZBD: Tensor, m_ZBD: Tensor, left: int, clip: float | None
+    h_ZBP: Tensor,
+    weight_ZPG: Tensor,
+    gates_ZBG: Tensor,
+    c_ZBD: Tensor,
+    m_ZBD: Tensor,
+    left: int,
+    clip: float | None,
+    how: Mapping[str, Any],
 ) -> None:
     """Take one step of the first `left` rows: update the cells in place, write what goes to the projection to `m_ZBD`.
 
     gates_ZBG: what the input and the bias add to the gates, in the order i, j, f, o. All but `weight_ZPG` and the first
-    axis of `gates_ZBG` must be without gaps.
+    axis of `gates_ZBG` must be without gaps. how: precision and depth of the products.
     """
     Z, B, D = c_ZBD.shape
     rows = _rows_together(left)
     _update_cells[triton.cdiv(left, rows), triton.cdiv(D, _CELLS), Z](
         h_ZBP, weight_ZPG, gates_ZBG, c_ZBD, m_ZBD, *weight_ZPG.stride(), gates_ZBG.stride(0),
-        B, left, D, h_ZBP.shape[2], clip or 0.0, CLIPS=clip is not None, PRECISION=precision_of(h_ZBP.dtype),
-        ROWS=rows, CELLS=_CELLS, DEPTH=depth_of(h_ZBP.dtype),
+        B, left, D, h_ZBP.shape[2], clip or 0.0, CLIPS=clip is not None, ROWS=rows, CELLS=_CELLS, **how,
     )  # fmt: skip
 
 
-def project(m_ZBD: Tensor, weight_ZDP: Tensor, h_ZBP: Tensor, left: int, clip: float | None) -> None:
+def project(
+    m_ZBD: Tensor, weight_ZDP: Tensor, h_ZBP: Tensor, left: int, clip: float | None, how: Mapping[str, Any]
+) -> None:
     """Write the clipped projection of the first `left` rows to `h_ZBP`; it and `m_ZBD` must be without gaps."""
     Z, B, P = h_ZBP.shape
     rows = _rows_together(left)
     _project[triton.cdiv(left, rows), triton.cdiv(P, _VALUES), Z](
         m_ZBD, weight_ZDP, h_ZBP, *weight_ZDP.stride(),
-        B, left, m_ZBD.shape[2], P, clip or 0.0, CLIPS=clip is not None, PRECISION=precision_of(m_ZBD.dtype),
-        ROWS=rows, VALUES=_VALUES, DEPTH=depth_of(m_ZBD.dtype),
+        B, left, m_ZBD.shape[2], P, clip or 0.0, CLIPS=clip is not None, ROWS=rows, VALUES=_VALUES, **how,
     )  # fmt: skip
 
 

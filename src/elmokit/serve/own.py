@@ -26,7 +26,7 @@ class Error(BaseModel):
     error: str
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {s: {"model": Error} for s in (401, 404, 408, 413, 422, 503, 504)}
+ERRORS: dict[int | str, dict[str, Any]] = {s: {"model": Error} for s in (401, 403, 404, 408, 413, 422, 503, 504)}
 
 
 class Wanted(Strict):
