@@ -1,6 +1,9 @@
 """Draw the loss curves of training runs as one SVG: held-out perplexity and training loss against tokens read.
 
-    python benchmarks/curve.py OUT.svg LABEL=LOG [LABEL=LOG ...]     LOG: the log.jsonl in OUT/training of `elmo train`
+    python benchmarks/curve.py OUT.svg LABEL=LOG[,LOG...] [LABEL=...]     LOG: the log.jsonl in OUT/training of a run
+
+Logs joined by commas are of runs that went on one from the other (--from): their tokens are added up, and the
+evaluation with which a later one begins is left out, as it is the one that the earlier ended with.
 
 Needs matplotlib, which elmokit itself does not. The same logs give the same file.
 """
@@ -43,15 +46,15 @@ class Run:
 
 
 def read_run(argument: str) -> Run:
-    """Read LABEL=LOG; of lines that a continued run wrote again the last counts."""
-    label, equals, path = argument.partition("=")
+    """Read LABEL=LOG,LOG...; of lines that a resumed run wrote again the last counts."""
+    label, equals, paths = argument.partition("=")
     if not equals:
         sys.exit(f"expected LABEL=LOG, found {argument!r}")
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        sys.exit(f"{path} is not the log of a training run: {error}")
+    entries: list[dict[str, Any]] = []
+    for path in paths.split(","):
+        before = entries[-1]["places"] if entries else 0
+        new = [entry for entry in read_log(path) if entry["step"] or not before]
+        entries += [entry | {"places": before + entry["places"]} for entry in new]
     evaluations = [entry for entry in entries if "mean" in entry]
     sizes = {entry["heldout_places"] for entry in evaluations}
     return Run(
@@ -60,6 +63,14 @@ def read_run(argument: str) -> Run:
         heldout=series([e for e in evaluations if e["heldout_places"] == min(sizes)], "mean"),
         whole=series([e for e in evaluations if e["heldout_places"] != min(sizes)], "mean"),
     )
+
+
+def read_log(path: str) -> list[dict[str, Any]]:
+    """The lines of one log."""
+    try:
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path} is not the log of a training run: {error}")
 
 
 def series(entries: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
@@ -131,7 +142,7 @@ def grid(axes: Axes) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the loss curves of training runs.")
     parser.add_argument("out", type=Path, help="SVG to write (another ending: what matplotlib makes of it)")
-    parser.add_argument("runs", nargs="+", metavar="LABEL=LOG", help=f"log.jsonl of a run, at most {len(STYLES)}")
+    parser.add_argument("runs", nargs="+", metavar="LABEL=LOG,...", help=f"log.jsonl of at most {len(STYLES)} runs")
     arguments = parser.parse_args()
     if len(arguments.runs) > len(STYLES):
         parser.error(f"{len(arguments.runs)} runs, expected at most {len(STYLES)}: more cannot be told apart")
