@@ -56,7 +56,7 @@ def main() -> None:
     found = begun(told)
     for size in sizes:
         if str(size) not in found["sizes"]:
-            found["sizes"][str(size)] = measured(vectors_ND[:size], asked_QD)
+            found["sizes"][str(size)] = measured(vectors_ND[:size], asked_QD, told.vectors.parent)
             told.out.parent.mkdir(parents=True, exist_ok=True)
             told.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -135,16 +135,15 @@ def islice_rows(parts: Iterator[NDArray[np.float32]], count: int) -> Iterator[ND
 # ---------------------------------------------------------------- measuring
 
 
-def measured(vectors_ND: NDArray[np.float32], asked_QD: NDArray[np.float32]) -> dict[str, Any]:
-    """Return what both stores do with these vectors."""
+def measured(vectors_ND: NDArray[np.float32], asked_QD: NDArray[np.float32], place: Path) -> dict[str, Any]:
+    """Return what both stores do with these vectors. They are kept in `place`, which has room for the vectors too."""
     right, seconds = exact(vectors_ND, asked_QD)
     # Where other programs run at the same time, what is measured takes longer.
     found: dict[str, Any] = {"load": os.getloadavg()[0], "NumPy": {"latency_ms": milliseconds(seconds)}}
-    # Beside the current folder, which may have room where that for temporary files has none.
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         store = open_store(Path(folder) / "index", "measured")
         found["LanceDB"] = in_store(store, vectors_ND, asked_QD, right, lambda: size_of(Path(folder)))
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         Path(folder).chmod(0o755)
         server = started(Path(folder).resolve() / "data")
         store = open_store(server.get_uri() + "&options=-c%20maintenance_work_mem%3D2GB", "measured")
