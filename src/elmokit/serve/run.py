@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import socket
@@ -35,6 +36,7 @@ def run(models: Sequence[Hosted], settings: Settings, *, ready: Callable[[str], 
     # uvicorn ends by raising the signal that stopped it once more; here, that is a good end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    _forget_what_stays()
     ready(_address(listener))
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -73,6 +75,12 @@ def _listen(settings: Settings) -> socket.socket:
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _forget_what_stays() -> None:
+    """Keep the garbage collector from walking through all that is loaded, again and again, while requests wait."""
+    gc.collect()
+    gc.freeze()
 
 
 def _allow_connections() -> None:
