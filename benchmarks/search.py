@@ -140,10 +140,11 @@ def measured(vectors_ND: NDArray[np.float32], asked_QD: NDArray[np.float32], pla
     right, seconds = exact(vectors_ND, asked_QD)
     # Where other programs run at the same time, what is measured takes longer.
     found: dict[str, Any] = {"load": os.getloadavg()[0], "NumPy": {"latency_ms": milliseconds(seconds)}}
-    with tempfile.TemporaryDirectory(dir=place) as folder:
+    # git leaves *.partial out.
+    with tempfile.TemporaryDirectory(dir=place, suffix=".partial") as folder:
         store = open_store(Path(folder) / "index", "measured")
         found["LanceDB"] = in_store(store, vectors_ND, asked_QD, right, lambda: size_of(Path(folder)))
-    with tempfile.TemporaryDirectory(dir=place) as folder:
+    with tempfile.TemporaryDirectory(dir=place, suffix=".partial") as folder:
         Path(folder).chmod(0o755)
         server = started(Path(folder).resolve() / "data")
         store = open_store(server.get_uri() + "&options=-c%20maintenance_work_mem%3D2GB", "measured")
