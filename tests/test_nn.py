@@ -462,7 +462,7 @@ def test_options_that_do_not_fit(tiny_elmo, options, message):
         (torch.full((1, 2, 20), 300), "expected 1 to 261 in every word, found 300"),
         (torch.ones(1, 2, 20, dtype=torch.bool), "found .1, 2, 20. bool"),
         (torch.ones(1, 2, 20, dtype=torch.complex64), "found .1, 2, 20. complex64"),
-        (np.ones((1, 2, 20), np.int64), r"expected tokens as strings, found array\("),
+        (np.ones((1, 2, 20), np.int64), r"expected a list of tokens, found array\("),
         (["The cat", None], "sentence 1: expected a list of tokens, found None .NoneType."),
         (pandas.Series(["The cat", math.nan], index=[7, 3]), "sentence 1: .* found nan"),
         ([["The", None]], "expected tokens as strings, found None .NoneType. at place 1"),

@@ -353,7 +353,7 @@ def test_a_marked_word_is_found_wherever_it_stands(before, after):
     ("wrong", "message"),
     [
         (lambda index: index.search("  "), "has no words"),
-        (lambda index: index.search("x", count=0), "at least 1, found 0"),
+        (lambda index: index.search("x", count=0), "from 1 on, found 0"),
         (lambda index: index.search("x", place=0), "mark the word with asterisks"),
         (lambda index: index.search(["x"], place=0), "holds no uses of words"),
         (lambda index: index.search("x", by="sound"), "by: expected 'vector', 'text', 'both', found 'sound'"),

@@ -168,7 +168,7 @@ def test_fitted_copies_need_no_file(model, tmp_path, tiny_elmo):
 @pytest.mark.parametrize(
     ("options", "texts", "message"),
     [
-        ({"pool": "none"}, TEXTS, "pool: expected 'mean' or 'max', found 'none'"),
+        ({"pool": "none"}, TEXTS, "pool: expected 'mean', 'max', found 'none'"),
         ({"layers": "best"}, TEXTS, "layers: expected 'all', 'top', 'average', found 'best'"),
         ({"layers": 3}, TEXTS, "layer 3 does not exist"),
         ({}, "The cat", "found the string 'The cat'"),

@@ -12,12 +12,18 @@ from conftest import make_checkpoint, make_config
 from elmokit import catalog, formats
 from elmokit.errors import ElmoError
 from elmokit.job import embed_file
+from elmokit.labelled import LabelledText, read_labelled
 from elmokit.lm import LanguageModel
 from elmokit.model import Carry, Elmo
 from elmokit.network import Mix
 from elmokit.nn import ElmoEmbedding
+from elmokit.plot import make_map
+from elmokit.plot import write as write_map
 from elmokit.reading import expand, read_sentences, words
+from elmokit.search import Index
+from elmokit.senses import find_senses
 from elmokit.similar import WordsInContext
+from elmokit.sklearn import ElmoVectorizer
 from elmokit.train import run
 from elmokit.train.settings import Settings
 
@@ -181,6 +187,120 @@ def test_paths_that_are_none(junk, tmp_path):
         with pytest.raises(ElmoError):
             take()
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory):
+    """An index of sentences with a field, and one of uses of a word."""
+    folder = tmp_path_factory.mktemp("indexes")
+    sentences = Index.create(folder / "sentences", ELMO, fields={"year": "integer"})
+    uses = Index.create(folder / "uses", ELMO, unit="word", words=["a"])
+    sentences.add("s", S, fields=[{"year": 1}])
+    uses.add("s", S)
+    yield sentences, uses
+    sentences.close()
+    uses.close()
+
+
+NO_NUMBER = [*JUNK[3:], "x", float("nan")]  # neither None, which leaves many things out, nor a number
+
+
+@pytest.mark.parametrize("junk", [*JUNK, np.array(3), [[1, 2], [3]], np.full((2, 3), np.nan)])
+def test_maps_senses_and_word_lists_that_are_none(junk, tmp_path):
+    takers = [
+        lambda: make_map(junk, S, progress=False),
+        lambda: make_map(ELMO, junk, method="pca", progress=False),
+        lambda: make_map(ELMO, S, words=[junk], method="pca", progress=False),
+        lambda: make_map(ELMO, S, layers=[junk], method="pca", progress=False),
+        lambda: make_map(ELMO, S, method=junk, progress=False),
+        lambda: write_map(junk, tmp_path / "map.png"),
+        lambda: read_labelled(junk),
+        lambda: LabelledText(junk),
+        lambda: find_senses(junk, S, "a", progress=False),
+        lambda: find_senses(ELMO, junk, "a", progress=False),
+        lambda: find_senses(ELMO, S, junk, progress=False),
+        lambda: find_senses(ELMO, S, "a", layer=junk, progress=False),
+        lambda: WordsInContext(junk, S),
+        lambda: Mix(3)(junk),
+        lambda: Mix(3, weights=5 if junk is None else junk),
+        lambda: embedded([junk]),
+        lambda: elmokit.load(device=[junk]),
+    ]
+    for take in takers:
+        with pytest.raises(ElmoError):
+            take()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("junk", NO_NUMBER, ids=lambda junk: type(junk).__name__)
+def test_numbers_and_functions_that_are_none(junk, indexes):
+    sentences, uses = indexes
+    takers = [
+        lambda: find_senses(ELMO, S, "a", n=junk, progress=False),
+        lambda: find_senses(ELMO, S, "a", nearest=junk, progress=False),
+        lambda: SIMILAR.most_similar(["a"], junk),
+        lambda: LAYER.penalty([junk]),
+        lambda: ElmoEmbedding(ELMO, dropout=junk),
+        lambda: ElmoVectorizer(ELMO, tokenizer=junk).fit(["a"]),
+        lambda: ElmoVectorizer(ELMO, pool=junk).fit(["a"]),
+        lambda: ElmoVectorizer(ELMO, memory=[junk]).fit(["a"]),
+        lambda: sentences.search("a b", count=junk),
+        lambda: sentences.search("a b", effort=junk),
+        lambda: uses.search(["a"], place=junk),
+        lambda: sentences.add("t", S, first=junk),
+    ]
+    for take in takers:
+        with pytest.raises(ElmoError):
+            take()
+
+
+@pytest.mark.parametrize("junk", [*JUNK[1:], np.array(3), [[1, 2]]], ids=lambda junk: type(junk).__name__)
+def test_indexes_that_are_none(junk, indexes, tmp_path):
+    sentences, uses = indexes
+    place = tmp_path / "index"
+    takers = [
+        lambda: Index.create(junk, ELMO),
+        lambda: Index.create(place, junk),
+        lambda: Index.create(place, ELMO, unit="word", words=[junk]),
+        lambda: Index.create(place, ELMO, unit="word", words="a"),
+        lambda: Index.create(place, ELMO, fields={"year": junk}),
+        lambda: Index.create(place, ELMO, layers=[junk]),
+        lambda: Index.create(place, ELMO, pool=junk),
+        lambda: Index.create(place, ELMO, state=junk),
+        lambda: Index.create(place, ELMO, name=junk),
+        lambda: Index.create(place, ELMO, sample=[[junk]]),
+        lambda: Index.open(junk, ELMO),
+        lambda: Index.open(sentences.address, junk),
+        lambda: sentences.add(junk, S),
+        lambda: sentences.add("t", [[junk]]),
+        lambda: sentences.add("t", S, fields=[junk]),
+        lambda: sentences.add("t", S, fields=[]),
+        lambda: sentences.add("t", [], fields=[{"year": 1}]),
+        lambda: sentences.update(junk, S),
+        lambda: sentences.search([junk]),
+        lambda: uses.search([junk], place=0),
+        lambda: sentences.search("a b", where=[junk]),
+        lambda: sentences.search("a b", by=junk),
+        lambda: sentences.delete(junk),
+    ]
+    for take in takers:
+        with pytest.raises(ElmoError):
+            take()
+    assert list(tmp_path.iterdir()) == []
+    assert sentences.count() == uses.count() == 1
+
+
+def test_labels_of_another_number_are_refused():
+    for name, labels in (("labels", ["x"] * 2), ("word_labels", [["x"]]), ("parts_of_speech", [])):
+        with pytest.raises(ElmoError, match=name):
+            LabelledText(S, **{name: labels})
+
+
+def test_whole_numbers_of_numpy_are_taken(indexes):
+    one = np.int64(1)
+    assert len(indexes[0].search("a b", count=one)) == 1
+    assert len(SIMILAR.most_similar(["a"], np.int64(0), topn=one)) == 1
+    assert len(find_senses(ELMO, S, "a", n=one, progress=False).senses) == 1
 
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=200)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError, require
+from elmokit.errors import MismatchError, expect_whole, require
 from elmokit.vectors import unit
 
 # Groups are tried up to this number, where none is given.
@@ -50,6 +50,8 @@ def group(vectors_ND: NDArray[np.floating], n: int | None = None, *, seed: int =
     for rounding are one group. The same seed gives the same groups. Raises `MismatchError` for no vectors or more
     groups than different vectors.
     """
+    if n is not None:
+        expect_whole(n, "n")
     if not len(vectors_ND):
         raise MismatchError("there are no vectors to group")
     units_ND = unit(vectors_ND)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from numbers import Integral, Real
 from os import PathLike
 from types import ModuleType
 
@@ -63,6 +64,31 @@ def expect(kind: type | tuple[type, ...], value: object, name: str, words: str) 
         raise MismatchError(f"{name}: expected {words}, found {shown(value)} ({type(value).__name__})")
 
 
+def expect_iterable(value: object, name: str, words: str) -> None:
+    """Raise `MismatchError` unless `value` can be gone through; an array without axes only looks as if it could."""
+    try:
+        iter(value)  # type: ignore[call-overload]  # that is the question
+    except TypeError:
+        expect((), value, name, words)
+
+
+def expect_number(value: object, name: str) -> None:
+    """Raise `MismatchError` unless `value` is a number, of Python or NumPy."""
+    expect(Real, value, name, "a number")
+
+
+def expect_whole(value: object, name: str, *, least: int | None = None) -> None:
+    """Raise `MismatchError` unless `value` is a whole number, of Python or NumPy, not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and int(value) < least):
+        expect((), value, name, "a whole number" + ("" if least is None else f" from {least} on"))
+
+
+def expect_model(value: object, name: str = "elmo") -> None:
+    """Raise `MismatchError` unless `value` can embed."""
+    if isinstance(value, type) or not all(hasattr(value, needed) for needed in ("embed", "dim", "fingerprint")):
+        raise MismatchError(f"{name}: expected a model, which elmokit.load opens, found {type(value).__name__}")
+
+
 def shown(value: object) -> str:
     """The beginning of what a value looks like, on one line."""
     return " ".join(repr(value).split())[:60]
@@ -72,7 +98,7 @@ def expect_one_of(allowed: Iterable[str], value: object, name: str) -> None:
     """Raise `MismatchError` unless `value` is one of the names that are allowed."""
     names = list(allowed)
     if not isinstance(value, str) or value not in names:
-        raise MismatchError(f"{name}: expected {', '.join(map(repr, names))}, found {value!r}")
+        raise MismatchError(f"{name}: expected {', '.join(map(repr, names))}, found {shown(value)}")
 
 
 def expect_path(value: object, name: str) -> None:
@@ -83,7 +109,7 @@ def expect_path(value: object, name: str) -> None:
 def expect_count(value: object, name: str) -> None:
     """Raise `MismatchError` unless `value` is a whole number from 1 on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise MismatchError(f"{name} must be at least 1, found {value!r}")
+        raise MismatchError(f"{name} must be at least 1, found {shown(value)}")
 
 
 def require(package: str, *, extra: str) -> ModuleType:

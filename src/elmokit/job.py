@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from tqdm import tqdm
 
-from elmokit.errors import MismatchError, OutputError, TextError, expect_count, expect_path
+from elmokit.errors import MismatchError, OutputError, TextError, expect_count, expect_model, expect_path
 from elmokit.reading import read_sentences
 from elmokit.sinks.partial import Partial, Progress
 from elmokit.sinks.spec import Array, SentenceKeys, Spec
@@ -98,9 +98,7 @@ def embed_file(
     start = time.monotonic()
     expect_path(text_path, "text_path")
     expect_path(out, "out")
-    for needed in ("embed", "dim", "fingerprint"):
-        if not hasattr(elmo, needed):
-            raise MismatchError(f"elmo: expected a model, which elmokit.load opens, found {type(elmo).__name__}")
+    expect_model(elmo)
     chosen: dict[str, Any] = {"layers": layers, "pool": pool, "state": state, "batch_size": batch_size}
     reading: dict[str, Any] = {"tokenize": tokenize, "symbols": symbols, "column": column}
     spec, settings = asked_for(elmo, chosen, reading, dtype=dtype, save_every=save_every)

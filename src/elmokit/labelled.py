@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from elmokit.errors import TextError
+from elmokit.errors import MismatchError, TextError, expect_path
 from elmokit.reading import Splitter, file_kind, read_lines, read_sentences
+from elmokit.text import listed_sentences, listed_words
 
 TABLES = {".tsv": "\t", ".csv": ","}
 CONLLU = frozenset({".conllu", ".conllup"})
@@ -40,6 +41,15 @@ class LabelledText:
     word_labels: list[list[str]] | None = None
     parts_of_speech: list[list[str]] | None = None
 
+    def __post_init__(self) -> None:
+        lengths = [len(sentence) for sentence in listed_sentences(self.sentences)]
+        if self.labels is not None and len(listed_words(self.labels, "labels")) != len(lengths):
+            raise MismatchError(f"labels: expected one for each of {len(lengths)} sentences, found {len(self.labels)}")
+        for name in ("word_labels", "parts_of_speech"):
+            given = getattr(self, name)
+            if given is not None and [len(one) for one in listed_sentences(given)] != lengths:
+                raise MismatchError(f"{name}: expected a list for each sentence, one item for each token")
+
 
 def read_labelled(
     path: str | Path,
@@ -56,6 +66,7 @@ def read_labelled(
     and, if there is one, label, class, category, sense or tag. CoNLL-U: `label` is a column (upos, xpos, deprel, ...)
     or a key of FEATS or MISC; parts of speech are UPOS. Sentences without tokens are left out. Raises `TextError`.
     """
+    expect_path(path, "path")
     kind = file_kind(path)
     if kind in CONLLU:
         return _read_conllu(path, label=label)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
@@ -15,6 +15,7 @@ def layer_weights(elmo: Elmo, name: str) -> list[float]:
 
     Raises `MismatchError` for a layer or a mix that is not there.
     """
+    expect(str, name, "layer", 'a name, "average", "top", "mix" or a number as a string')
     n = elmo.n_layers
     if name == "average":
         return [1 / n] * n

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
+from elmokit.errors import MismatchError, expect, expect_count, expect_iterable, expect_one_of
 from elmokit.head import read_head
 from elmokit.model import Carry, Elmo
 from elmokit.network import State
@@ -242,6 +242,7 @@ class LanguageModel:
 
 
 def _checked(sentences: Iterable[Sentence]) -> Iterator[Sentence]:
+    expect_iterable(sentences, "sentences", "lists of tokens")
     for number, sentence in enumerate(sentences):
         check_sentence(sentence, number)
         yield sentence

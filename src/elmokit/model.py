@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from elmokit import checkpoint, formats, hub
 from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config
-from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
+from elmokit.errors import MismatchError, expect, expect_count, expect_iterable, expect_one_of, shown
 from elmokit.memory import give_back_freed_memory
 from elmokit.network import BiLM, State, as_array
 from elmokit.reduction import Layers as Layers
 from elmokit.reduction import Pool as Pool
 from elmokit.reduction import Reduction, Vectors, reduction
 from elmokit.stored import StoredDtype
-from elmokit.text import Speller, check_sentence, distinct_words, places, plan_batches
+from elmokit.text import Speller, check_sentence, distinct_words, listed_words, places, plan_batches
 from elmokit.word_vectors import WordVectors as WordVectors
 from elmokit.word_vectors import encode
 
@@ -133,7 +133,7 @@ class Elmo:
         Raises `MismatchError` for a layer that is not there or a model without a warmed state, or `words` of another.
         """
         reduce = reduction(layers, pool, n_layers=self.n_layers)
-        expect(Iterable, sentences, "sentences", "lists of tokens")
+        expect_iterable(sentences, "sentences", "lists of tokens")
         if batch_size is not None:
             expect_count(batch_size, "batch_size")
         if state == "carry":
@@ -152,7 +152,7 @@ class Elmo:
 
     def warm(self, sentences: Iterable[Sentence]) -> Elmo:
         """Return this model with, as its stored warmed state, the state after reading `sentences` as one text."""
-        expect(Iterable, sentences, "sentences", "lists of tokens")
+        expect_iterable(sentences, "sentences", "lists of tokens")
         carry = Carry()
         nothing: Reduction = lambda _, lengths: [np.empty(0, np.float32)] * len(lengths)  # noqa: E731
         for _ in self._embed_carried(sentences, self.word_vectors(), carry, 1, nothing):
@@ -173,8 +173,7 @@ class Elmo:
         """
         if self.config.char_cnn is None:
             raise MismatchError("the words of this model come from a table already; there is nothing to cache")
-        check_sentence(listed := words if isinstance(words, str) else [*words], 0)
-        words = tuple(dict.fromkeys(listed))
+        words = tuple(dict.fromkeys(listed_words(words, "words")))
         words = (*(mark for mark in self.config.sentence_marks if mark not in words), *words)
         kept = ("lstm.", "output.", "mix.", "warm.")
         arrays = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(kept)}
@@ -315,9 +314,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises the one for unknown names, the other without CUDA
-        reason = str(error).splitlines()[0]
-        raise MismatchError(f"device {name!r} cannot be used ({reason}); leave it out to compute on the CPU") from None
+    except (RuntimeError, AssertionError, TypeError) as error:  # for unknown names; without CUDA; for what is no name
+        found = f"{shown(name)} cannot be used ({str(error).splitlines()[0]})"
+        raise MismatchError(f"device {found}; leave it out to compute on the CPU") from None
     return device
 
 

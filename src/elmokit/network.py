@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
-from elmokit.errors import MismatchError, expect, expect_count
+from elmokit.errors import MismatchError, expect, expect_count, expect_number, shown
 from elmokit.kernels import Weights, affine, lstmp, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
@@ -345,28 +345,41 @@ class Mix(nn.Module):
     ) -> None:
         super().__init__()
         expect_count(n_layers, "n_layers")
-        if weights is not None and len(weights) != n_layers:
-            raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(weights)}")
-        if weights is not None and not (math.isfinite(max(weights)) and not any(map(math.isnan, weights))):
-            raise MismatchError(f"mix weights: expected numbers, or -inf for a layer left out, found {list(weights)}")
-        self.weights = nn.Parameter(torch.zeros(n_layers) if weights is None else torch.tensor(list(weights)).float())
-        self.gamma = nn.Parameter(torch.tensor([gamma]))
+        expect_number(gamma, "gamma")
+        given = [0.0] * n_layers if weights is None else _mix_weights(weights, n_layers)
+        self.weights = nn.Parameter(torch.tensor(given))
+        self.gamma = nn.Parameter(torch.tensor([float(gamma)]))
         self.layer_norm = layer_norm
 
     def forward(self, layers: Sequence[Tensor] | Tensor, mask: Tensor | None = None) -> Tensor:
         """Mix layers of one shape (..., D); `mask` (...) bool or 0/1 says which places count for the layer norm."""
-        if len(layers) != len(self.weights):
-            raise MismatchError(f"expected {len(self.weights)} layers to mix, found {len(layers)}")
+        expect((Sequence, Tensor), layers, "layers", "tensors")
+        found = len(layers) if not isinstance(layers, Tensor) or layers.dim() else 0
+        if found != len(self.weights):
+            raise MismatchError(f"expected {len(self.weights)} layers to mix, found {found}")
         for layer in layers:
             expect(Tensor, layer, "layers", "tensors")
         shapes = {tuple(layer.shape) for layer in layers}
         if len(shapes) > 1 or (mask is not None and mask.shape != layers[0].shape[:-1]):
-            shown = f"{sorted(shapes)}" + (f" with a mask of {tuple(mask.shape)}" if mask is not None else "")
-            raise MismatchError(f"expected layers of one shape (..., D), and a mask (...), found {shown}")
+            seen = f"{sorted(shapes)}" + (f" with a mask of {tuple(mask.shape)}" if mask is not None else "")
+            raise MismatchError(f"expected layers of one shape (..., D), and a mask (...), found {seen}")
         if self.layer_norm:
             layers = [_layer_norm(layer, mask) for layer in layers]
         weights = torch.softmax(self.weights, dim=0)
         return self.gamma * sum(w * layer for w, layer in zip(weights, layers, strict=True))
+
+
+def _mix_weights(weights: Sequence[float], n_layers: int) -> list[float]:
+    """Return weights, one a layer, as plain numbers. Raises `MismatchError` for what cannot weigh."""
+    try:
+        given = [float(weight) for weight in weights]
+    except (TypeError, ValueError):
+        raise MismatchError(f"mix weights: expected {n_layers} numbers, one a layer, found {shown(weights)}") from None
+    if len(given) != n_layers:
+        raise MismatchError(f"expected {n_layers} mix weights, one a layer, found {len(given)}")
+    if any(map(math.isnan, given)) or not math.isfinite(max(given)):
+        raise MismatchError(f"mix weights: expected numbers, or -inf for a layer left out, found {given}")
+    return given
 
 
 def _layer_norm(layer: Tensor, mask: Tensor | None) -> Tensor:

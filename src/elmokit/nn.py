@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elmokit.errors import MismatchError, expect, expect_count, expect_one_of
+from elmokit.errors import MismatchError, expect, expect_count, expect_iterable, expect_number, expect_one_of
 from elmokit.model import Elmo, load
 from elmokit.network import BiLM, Mix, as_array
 from elmokit.padded import batch_of_ids, marked_ids, pad, padded_ids
@@ -64,6 +65,7 @@ class ElmoEmbedding(nn.Module):
         super().__init__()
         expect_one_of(_TRAINABLE, trainable, "trainable")
         expect_count(n_mixes, "n_mixes")
+        expect_number(dropout, "dropout")
         if not 0 <= dropout < 1:
             raise MismatchError(f"dropout must be at least 0 and less than 1, found {dropout!r}")
         if words is not None:
@@ -108,6 +110,7 @@ class ElmoEmbedding(nn.Module):
 
         It pulls the mixes to the average of the layers (paper section 3.3): 1 keeps them there, 0.001 lets them vary.
         """
+        expect((Real, Tensor), strength, "strength", "a number")
         weights: list[Tensor] = [mix.weights for mix in self.mixes]  # type: ignore[misc]  # modules are untyped
         return strength * torch.cat(weights).square().sum()
 
@@ -206,6 +209,7 @@ def _word_table(words: KeyedVectors) -> nn.Embedding:
 def _tokenised(sentences: Sentences) -> list[Sequence[str]]:
     if isinstance(sentences, str):
         raise MismatchError(f"expected a list of sentences, found the string {sentences[:40]!r}; put it into a list")
+    expect_iterable(sentences, "sentences", "a list of sentences")
     expect(Sized, sentences, "sentences", "a list of sentences")
     if not len(sentences):
         raise MismatchError("expected at least one sentence, found none")

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from elmokit.clusters import group
-from elmokit.errors import TextError
+from elmokit.errors import TextError, expect, expect_model, expect_whole
 from elmokit.layers import layer_weights
+from elmokit.text import listed_sentences
 from elmokit.vectors import unit
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def find_senses(
     sense, of those in the sentences of the word and in 2,000 others. The same seed gives the same senses. Raises
     `TextError` where the word does not stand in the text.
     """
-    kept = [list(sentence) for sentence in sentences]
+    expect_model(elmo)
+    expect(str, word, "word", "a word")
+    expect_whole(nearest, "nearest", least=0)
+    kept = listed_sentences(sentences)
     weights_L = layer_weights(elmo, layer)
     places = [(s, p) for s, sentence in enumerate(kept) for p in _places(sentence, word)]
     if not places:

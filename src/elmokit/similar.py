@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError, expect
+from elmokit.errors import MismatchError, expect_model, expect_whole
 from elmokit.model import Elmo, Layers, Sentence
-from elmokit.text import check_sentence
+from elmokit.text import listed_sentences
 from elmokit.vectors import unit
 
 
@@ -33,12 +33,12 @@ class WordsInContext:
     """
 
     def __init__(self, elmo: Elmo, sentences: Iterable[Sentence], *, layers: Layers = "average") -> None:
+        expect_model(elmo)
         if isinstance(layers, str) and layers == "all":
             raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
         self._elmo = elmo
         self._layers: Layers = layers
-        expect(Iterable, sentences, "sentences", "lists of tokens")
-        self.sentences = [_tokens(sentence, number) for number, sentence in enumerate(sentences)]
+        self.sentences = listed_sentences(sentences)
         if not any(self.sentences):
             raise MismatchError("expected sentences with words to search in, found none")
         self._places = [(s, p) for s, sentence in enumerate(self.sentences) for p in range(len(sentence))]
@@ -53,8 +53,9 @@ class WordsInContext:
         Where the sentence is one of those searched in, the word itself is left out. Raises `MismatchError` for a place
         that is not there.
         """
-        expect(int, topn, "topn", "a whole number")
-        sentence = _tokens(sentence, 0)
+        expect_whole(topn, "topn")
+        expect_whole(place, "place")
+        (sentence,) = listed_sentences([sentence])
         if not -len(sentence) <= place < len(sentence):
             raise MismatchError(f"the sentence has {len(sentence)} words, counted from 0; there is no word {place}")
         vector = next(iter(self._elmo.embed([sentence], layers=self._layers)))[place]
@@ -66,12 +67,6 @@ class WordsInContext:
     def _word(self, n: int) -> str:
         sentence, place = self._places[n]
         return self.sentences[sentence][place]
-
-
-def _tokens(sentence: Sentence, number: int) -> list[str]:
-    """Return the tokens; a string is refused here, because a list of it would be one of letters."""
-    check_sentence(sentence, number)
-    return list(sentence)
 
 
 def _largest(values_N: NDArray[np.float32], n: int) -> Sequence[int]:

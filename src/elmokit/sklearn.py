@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError, require
+from elmokit.errors import MismatchError, expect, expect_iterable, expect_one_of, require
 from elmokit.model import Elmo, Layers, Precision, load
 
 base: Any = require("sklearn.base", extra="sklearn")
@@ -55,8 +55,11 @@ class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin
 
     def fit(self, X: Any, y: Any = None) -> ElmoVectorizer:  # noqa: ARG002
         """Open the model; the texts are not read. Raises `MismatchError` for options that do not fit the model."""
-        if self.pool not in _POOLS:
-            raise MismatchError(f"pool: expected 'mean' or 'max', found {self.pool!r}")
+        expect_one_of(_POOLS, self.pool, "pool")
+        if self.tokenizer is not None:
+            expect(Callable, self.tokenizer, "tokenizer", "a function from a text to its tokens")  # type: ignore[arg-type]
+        if self.memory is not None and not hasattr(self.memory, "cache"):
+            expect(str, self.memory, "memory", "a folder as a string, or a joblib.Memory")
         model = self.model
         elmo = model if isinstance(model, Elmo) else load(model, device=self.device, precision=self.precision)
         elmo.embed([], layers=self.layers, pool=self.pool, batch_size=self.batch_size)  # refuses what it cannot do
@@ -80,7 +83,7 @@ class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin
 
     def _tokens(self, number: int, text: Any) -> list[str]:
         if isinstance(text, str):
-            return list((self.tokenizer or str.split)(text))
+            return list((str.split if self.tokenizer is None else self.tokenizer)(text))
         if not isinstance(text, Iterable):  # None and NaN are what frames have for missing texts
             raise MismatchError(f"text {number}: expected a string or a list of tokens, found {text!r}; fill it in")
         return list(text)
@@ -97,8 +100,7 @@ def _texts(X: Any) -> Iterable[Any]:
     """Return the texts one after the other, those of the only column where there are columns."""
     if isinstance(X, str):
         raise MismatchError(f"expected a sequence of texts, found the string {X[:40]!r}; put it into a list")
-    if not isinstance(X, Iterable):
-        raise MismatchError(f"expected a sequence of texts, found {X!r:.60}")
+    expect_iterable(X, "X", "a sequence of texts")
     shape = getattr(X, "shape", ())
     if len(shape) < 2:
         return X

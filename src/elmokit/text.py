@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError, MismatchError, shown
+from elmokit.errors import FormatError, MismatchError, expect, expect_iterable, shown
 
 BEGIN_SENTENCE, END_SENTENCE, UNKNOWN = "<S>", "</S>", "<UNK>"
 
@@ -200,18 +200,45 @@ def make_batch(sentences: Sequence[Sequence[str]], speller: Speller) -> Batch:
     return Batch(speller.spell(words), *places(sentences, speller.marks, index))
 
 
+# What has a length and can be gone through, and yet is no list.
+_UNORDERED = (set, frozenset, dict)
+
+
 def check_sentence(sentence: object, number: int) -> None:
     """Raise `MismatchError` for what is no list of tokens, naming the sentence by its number."""
     if isinstance(sentence, str):
         found = f"the string {sentence[:40]!r}"
         raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; split it")
-    if not isinstance(sentence, Sized) or not isinstance(sentence, Iterable):
+    listed = isinstance(sentence, Sized) and isinstance(sentence, Iterable)
+    if not listed or isinstance(sentence, _UNORDERED) or getattr(sentence, "ndim", 1) != 1:
         found = f"{shown(sentence)} ({type(sentence).__name__})"
         raise MismatchError(f"sentence {number}: expected a list of tokens, found {found}; leave it out")
-    for place, token in enumerate(sentence):
+    for place, token in enumerate(cast("Iterable[object]", sentence)):
         if not isinstance(token, str):
             found = f"{shown(token)} ({type(token).__name__}) at place {place}"
             raise MismatchError(f"sentence {number}: expected tokens as strings, found {found}")
+
+
+def listed_sentences(sentences: object) -> list[list[str]]:
+    """Return sentences as lists of tokens. Raises `MismatchError` for what is none."""
+    expect_iterable(sentences, "sentences", "lists of tokens")
+    return [_listed(sentence, number) for number, sentence in enumerate(cast("Iterable[object]", sentences))]
+
+
+def _listed(sentence: object, number: int) -> list[str]:
+    check_sentence(sentence, number)
+    return list(cast("Iterable[str]", sentence))
+
+
+def listed_words(words: object, name: str) -> list[str]:
+    """Return words as a list; a string, which would be one of letters, is refused. Raises `MismatchError`."""
+    if isinstance(words, str):
+        raise MismatchError(f"{name}: expected words, found the string {words[:40]!r}; put it into a list")
+    expect_iterable(words, name, "words")
+    listed = list(cast("Iterable[str]", words))
+    for word in listed:
+        expect(str, word, name, "words as strings")
+    return listed
 
 
 def distinct_words(sentences: Iterable[Sequence[str]], marks: Marks) -> list[str]:

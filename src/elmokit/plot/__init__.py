@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from elmokit.checkpoint import replace_file
-from elmokit.errors import OutputError, require
+from elmokit.errors import OutputError, expect, expect_path, require
 from elmokit.plot.colouring import Colouring as Colouring
 from elmokit.plot.map import Map as Map
 from elmokit.plot.map import View as View
@@ -28,6 +28,7 @@ ENDINGS = (".png", ".svg", ".html", ".parquet")
 
 def check_output(out: str | Path) -> None:
     """Raise `OutputError` for a name with an ending that is not known, or a folder that is not there."""
+    expect_path(out, "out")
     out = Path(out)
     if out.suffix.lower() not in ENDINGS:
         raise OutputError(f"{out}: expected a name that ends in one of {' '.join(ENDINGS)}, found {out.suffix!r}")
@@ -43,6 +44,7 @@ def write(map: Map, out: str | Path, *, labels: int = 40, neighbours: int = 10) 
     `labels`: how many points of a picture are named; `neighbours`: how many nearest uses the page and the table hold
     for each point. A file of that name is replaced whole. Raises `OutputError`, `MissingExtra`.
     """
+    expect(Map, map, "map", "a map, which make_map makes")
     check_output(out)
     ending = Path(out).suffix.lower()
     if ending == ".html":

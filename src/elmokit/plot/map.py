@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError, require
+from elmokit.errors import MismatchError, expect_model, expect_one_of, expect_whole, require
 from elmokit.labelled import LabelledText
 from elmokit.layers import layer_weights
 from elmokit.plot import colouring
 from elmokit.plot.colouring import By, Colouring
 from elmokit.plot.points import Points, choose, vectors
-from elmokit.plot.projection import Method, Plane, project
+from elmokit.plot.projection import METHODS, Method, Plane, project
+from elmokit.text import listed_sentences, listed_words
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
@@ -70,8 +71,12 @@ def make_map(
 
     Raises `TextError` where nothing is to be shown or the text lacks what `by` needs, `MismatchError`, `MissingExtra`.
     """
+    expect_model(elmo)
+    expect_one_of(METHODS, method, "method")
+    expect_whole(most, "most", least=1)
+    words = listed_words(words, "words")
     require("sklearn.decomposition", extra="plot")  # before the work, and before clusters name a smaller extra
-    text = text if isinstance(text, LabelledText) else LabelledText([list(sentence) for sentence in text])
+    text = text if isinstance(text, LabelledText) else LabelledText(listed_sentences(text))
     by = by or _usual(text, words, whole)
     layers = _layers(elmo, layers, by)
     points = choose(
@@ -101,7 +106,7 @@ def _usual(text: LabelledText, words: Sequence[str], whole: bool) -> By:
 
 def _layers(elmo: Elmo, layers: Sequence[str], by: By) -> tuple[str, ...]:
     """Return the layers without repetition; to colour by layer all of the model, where not several are named."""
-    named = tuple(dict.fromkeys(layers))
+    named = tuple(dict.fromkeys(listed_words(layers, "layers")))
     if not named:
         raise MismatchError("layers: expected at least one, found none")
     return tuple(map(str, range(elmo.n_layers))) if by == "layer" and len(named) < 2 else named

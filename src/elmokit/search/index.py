@@ -8,11 +8,20 @@ from dataclasses import astuple, dataclass
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from tqdm import tqdm
 
-from elmokit.errors import MismatchError, OutputError, expect_one_of
+from elmokit.errors import (
+    MismatchError,
+    OutputError,
+    expect,
+    expect_iterable,
+    expect_model,
+    expect_one_of,
+    expect_whole,
+)
+from elmokit.errors import shown as seen
 from elmokit.model import Elmo, Layers, load
 from elmokit.search.pooling import Vectors
 from elmokit.search.query import Query, given_query, read_query
@@ -21,6 +30,7 @@ from elmokit.search.settings import Settings, State, Unit, from_json, to_json
 from elmokit.search.store import Store, open_store, shown
 from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
 from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
+from elmokit.text import listed_words
 from elmokit.vectors import unit
 from elmokit.word_vectors import WordVectors
 
@@ -97,11 +107,16 @@ class Index:
 
         Raises `OutputError` where an index is there already, `MismatchError` for settings that do not fit.
         """
+        expect_model(elmo)
         expect_one_of(DEFAULTS, unit, "unit")
+        expect_one_of(("fresh", "warm"), state, "state")
+        expect(str, language, "language", "its name")
+        expect_iterable(sample, "sample", "texts")
+        words = listed_words(words, "words")
         if words and unit != "word":
             raise MismatchError(f"words are for an index of uses, found unit {unit!r}; leave them out, or take 'word'")
         usual_layers, usual_pool = DEFAULTS[unit]
-        pool = pool or usual_pool
+        pool = usual_pool if pool is None else pool
         expect_one_of(POOLS, pool, "pool")
         settings = Settings(
             model=elmo.fingerprint,
@@ -114,7 +129,7 @@ class Index:
             pool=pool,
             symbols=symbols,
             language=language,
-            fields=dict(fields or {}),
+            fields=_kinds(fields),
         )
         elmo.embed((), layers=settings.layers, state=settings.state)  # type: ignore[arg-type] # raises what would later
         with _opened(address, name) as store:
@@ -138,7 +153,9 @@ class Index:
                 at = shown(address)
                 raise OutputError(f"there is no index {name!r} at {at}; make one with  elmo index TEXT {at}")
             settings, _ = from_json(store.settings)
-            return cls(store, elmo or load(settings.model_name), address=str(address))
+            elmo = load(settings.model_name) if elmo is None else elmo
+            expect_model(elmo)
+            return cls(store, elmo, address=str(address))
 
     def __enter__(self) -> Index:
         return self
@@ -273,8 +290,8 @@ class Index:
 
         Raises `MismatchError` for a query or a condition that does not fit the index.
         """
-        if count < 1 or effort < 1:
-            raise MismatchError(f"count and effort must be at least 1, found {count} and {effort}")
+        expect_whole(count, "count", least=1)
+        expect_whole(effort, "effort", least=1)
         expect_one_of(("vector", "text", "both"), by, "by")
         conditions, asked = self._read(where), self._query(query, place)
         width = None if exact else effort
@@ -304,10 +321,13 @@ class Index:
             if place is not None:
                 raise MismatchError("a place counts tokens, found one with a string; mark the word with asterisks")
             return read_query(query, word=word, symbols=self.settings.symbols)
-        return given_query(query, place, word=word)
+        if place is not None:
+            expect_whole(place, "place")
+        return given_query(listed_words(query, "query"), place, word=word)
 
     def _read(self, conditions: Iterable[str | Condition]) -> list[Condition]:
         fields = self.settings.fields
+        expect_iterable(conditions, "where", "conditions")
         read = [read_condition(c, fields) if isinstance(c, str) else c for c in conditions]
         for condition in read:
             check(condition, fields)
@@ -334,7 +354,24 @@ def _plain_layers(layers: Layers) -> Any:
         if layers == "all":
             raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
         return layers
-    return int(layers) if isinstance(layers, int | Integral) else [float(weight) for weight in layers]
+    if isinstance(layers, int | Integral):
+        return int(layers)
+    try:
+        return [float(weight) for weight in layers]
+    except (TypeError, ValueError):
+        raise MismatchError(f"layers: expected a name, a number, or one weight a layer, found {seen(layers)}") from None
+
+
+def _kinds(fields: object) -> dict[str, Kind]:
+    """Return the fields of an index, each with what it holds."""
+    if fields is None:
+        return {}
+    expect(Mapping, fields, "fields", "a mapping of names to kinds")
+    kinds = dict(cast("Mapping[str, Kind]", fields))
+    for name, kind in kinds.items():
+        expect(str, name, "fields", "names as strings")
+        expect_one_of(("text", "integer", "number"), kind, f"the field {name}")
+    return kinds
 
 
 def settings_of(address: str | Path, *, name: str = NAME) -> Settings | None:

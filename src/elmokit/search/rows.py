@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect
 
 Value: TypeAlias = str | int | float
 Kind: TypeAlias = Literal["text", "integer", "number"]
@@ -128,6 +128,7 @@ def read_condition(written: str, fields: Mapping[str, Kind]) -> Condition:
 
 def check(condition: Condition, fields: Mapping[str, Kind]) -> None:
     """Raise `MismatchError` for a condition that does not fit these fields."""
+    expect(Condition, condition, "where", "conditions, or strings such as  line>=10")
     kind = _known(condition.field, fields)
     if isinstance(condition.value, bool) or not isinstance(condition.value, _FITS[kind]):
         raise MismatchError(f"the field {condition.field} holds {kind}s, found {condition.value!r} in a condition")
@@ -135,6 +136,7 @@ def check(condition: Condition, fields: Mapping[str, Kind]) -> None:
 
 def check_values(values: Mapping[str, Any], fields: Mapping[str, Kind], *, where: str) -> None:
     """Raise `MismatchError` for values that the fields of an index cannot hold; one that is missing is None."""
+    expect(Mapping, values, where, "a mapping of fields to values")
     if unknown := sorted(set(values) - set(fields)):
         raise MismatchError(f"{where}: the index has no field {unknown[0]!r}; it has: {', '.join(fields) or 'none'}")
     for name, value in values.items():

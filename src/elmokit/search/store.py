@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from elmokit.errors import expect, expect_path
 from elmokit.search.rows import Condition, Hit, Kind, Row
 
 _SERVERS = ("postgresql://", "postgres://")
@@ -63,6 +64,8 @@ def shown(address: str | Path) -> str:
 
 def open_store(address: str | Path, name: str) -> Store:
     """Open the store of an address: postgresql://... is a server, all else a LanceDB."""
+    expect_path(address, "address")
+    expect(str, name, "name", "a name")
     if str(address).startswith(_SERVERS):
         from elmokit.search.postgres import PostgresStore
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from typing import TypeAlias
+from itertools import repeat, zip_longest
+from typing import Any, TypeAlias
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect, expect_iterable, expect_whole
 from elmokit.search.rows import Kind, Value, check_values
 from elmokit.search.settings import Unit
 
@@ -45,19 +45,36 @@ def numbered(
     kinds: Mapping[str, Kind],
 ) -> Iterator[Numbered]:
     """Yield texts with their lines, from `first` on; `MismatchError` for what an index of this kind cannot hold."""
-    if not source or first < 1:
-        raise MismatchError(f"expected the name of a source and a first line from 1 on, found {source!r}, {first}")
-    pairs = zip(texts, repeat({})) if values is None else zip(texts, values, strict=True)
+    expect(str, source, "source", "a name")
+    expect_whole(first, "first", least=1)
+    expect_iterable(texts, "texts", "texts")
+    if values is not None:
+        expect_iterable(values, "fields", "a mapping for each text")
+    if not source:
+        raise MismatchError("expected the name of a source, found an empty one")
+    pairs = zip(texts, repeat({})) if values is None else _paired(texts, values, source)
     for line, (text, known) in enumerate(pairs, first):
         where = f"{source}, line {line}"
         check_values(known, kinds, where=where)
         yield Numbered(line, sentences_of(text, unit, where), {name: known.get(name) for name in kinds})
 
 
+def _paired(texts: Iterable[Text], values: Iterable[Values], source: str) -> Iterator[tuple[Text, Values]]:
+    """Yield each text with its values, of which there must be as many."""
+    nothing: Any = object()
+    for number, (text, known) in enumerate(zip_longest(texts, values, fillvalue=nothing), 1):
+        if text is nothing or known is nothing:
+            missing = "text" if text is nothing else "mapping"
+            raise MismatchError(f"{source}: expected a mapping of fields for each text, found no {missing} {number}")
+        yield text, known
+
+
 def sentences_of(text: Text, unit: Unit, where: str) -> Sequence[Sentence]:
     """Return the sentences of what was added; a string would be split into letters."""
     sentences = text if unit == "passage" else [text]
+    expect_iterable(sentences, where, "a list of sentences")
     for sentence in sentences:
+        expect_iterable(sentence, where, "a list of tokens")
         if isinstance(sentence, str) or not all(isinstance(token, str) for token in sentence):
             expected = "a list of sentences, each a list of tokens" if unit == "passage" else "a list of tokens"
             raise MismatchError(f"{where}: expected {expected}, found {text!r:.60}; split it")
