@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import islice
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from tqdm import tqdm
 
@@ -21,12 +20,11 @@ from elmokit.errors import (
     expect_one_of,
     expect_whole,
 )
-from elmokit.errors import shown as seen
 from elmokit.model import Elmo, Layers, load
 from elmokit.search.pooling import Vectors
 from elmokit.search.query import Query, given_query, read_query
 from elmokit.search.rows import NO_PLACE, Condition, Hit, Kind, Row, check, digest, fuse, key, read_condition
-from elmokit.search.settings import Settings, State, Unit, from_json, to_json
+from elmokit.search.settings import Settings, State, Unit, from_json, kinds_of, plain_layers, to_json
 from elmokit.search.store import Store, open_store, shown
 from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
 from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
@@ -122,14 +120,14 @@ class Index:
             model=elmo.fingerprint,
             model_name=model_name,
             width=elmo.dim,
-            layers=_plain_layers(usual_layers if layers is None else layers),
+            layers=plain_layers(usual_layers if layers is None else layers),
             state=state,
             unit=unit,
             words=tuple(sorted({word.lower() for word in words})),
             pool=pool,
             symbols=symbols,
             language=language,
-            fields=_kinds(fields),
+            fields=kinds_of(fields),
         )
         elmo.embed((), layers=settings.layers, state=settings.state)  # type: ignore[arg-type] # raises what would later
         with _opened(address, name) as store:
@@ -346,32 +344,6 @@ def _opened(address: str | Path, name: str) -> Iterator[Store]:
     except BaseException:
         store.close()
         raise
-
-
-def _plain_layers(layers: Layers) -> Any:
-    """Return `layers` as JSON holds it; an array of weights has no one answer to ==."""
-    if isinstance(layers, str):
-        if layers == "all":
-            raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
-        return layers
-    if isinstance(layers, int | Integral):
-        return int(layers)
-    try:
-        return [float(weight) for weight in layers]
-    except (TypeError, ValueError):
-        raise MismatchError(f"layers: expected a name, a number, or one weight a layer, found {seen(layers)}") from None
-
-
-def _kinds(fields: object) -> dict[str, Kind]:
-    """Return the fields of an index, each with what it holds."""
-    if fields is None:
-        return {}
-    expect(Mapping, fields, "fields", "a mapping of names to kinds")
-    kinds = dict(cast("Mapping[str, Kind]", fields))
-    for name, kind in kinds.items():
-        expect(str, name, "fields", "names as strings")
-        expect_one_of(("text", "integer", "number"), kind, f"the field {name}")
-    return kinds
 
 
 def settings_of(address: str | Path, *, name: str = NAME) -> Settings | None:

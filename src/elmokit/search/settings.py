@@ -6,12 +6,13 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias
+from numbers import Integral
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError, MismatchError
+from elmokit.errors import FormatError, MismatchError, expect, expect_one_of, shown
 from elmokit.search.pooling import Idf, Pooling, Whitening
 from elmokit.search.rows import OWN_FIELDS, Kind
 
@@ -61,6 +62,34 @@ class Settings:
                 raise MismatchError(
                     f"the index was made with {name} {has!r}, found {value!r}; leave that out, or make another index"
                 )
+
+
+def plain_layers(layers: Any) -> Any:
+    """Return `layers` as JSON holds it; an array of weights has no one answer to ==."""
+    if isinstance(layers, str):
+        if layers == "all":
+            raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
+        return layers
+    if isinstance(layers, int | Integral):
+        return int(layers)
+    try:
+        return [float(weight) for weight in layers]
+    except (TypeError, ValueError):
+        raise MismatchError(
+            f"layers: expected a name, a number, or one weight a layer, found {shown(layers)}"
+        ) from None
+
+
+def kinds_of(fields: object) -> dict[str, Kind]:
+    """Return the fields of an index, each with what it holds."""
+    if fields is None:
+        return {}
+    expect(Mapping, fields, "fields", "a mapping of names to kinds")
+    kinds = dict(cast("Mapping[str, Kind]", fields))
+    for name, kind in kinds.items():
+        expect(str, name, "fields", "names as strings")
+        expect_one_of(("text", "integer", "number"), kind, f"the field {name}")
+    return kinds
 
 
 def to_json(settings: Settings, pooling: Pooling) -> dict[str, Any]:
