@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from elmokit import clusters, plot
 from elmokit.errors import MismatchError, MissingExtra, OutputError, TextError
 from elmokit.labelled import LabelledText
 from elmokit.layers import layer_weights
-from elmokit.plot import colouring, nearest, picture, points, projection, style
+from elmokit.plot import colouring, fonts, nearest, picture, points, projection, style
 
 SENTENCES = [f"the Old bank{' .' * (n % 3)} number{n} is a river{n % 4}".split() for n in range(15)] + [["bank"]]
 
@@ -257,6 +258,19 @@ def test_rare_names_become_one():
     assert Counter(found.group_N.tolist())[0] == 40
 
 
+def test_a_name_that_is_other_goes_with_the_rest():
+    found = colouring.by_names("label", ["other"] * 9 + [f"name{n}" for n in range(40)])
+    assert found.names.count("other") == 1
+    assert len(found.names) == colouring.MOST_GROUPS
+    assert Counter(found.names[group] for group in found.group_N)["other"] == 9 + 40 - 17
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True])
+def test_a_seed_that_is_none_is_told(tiny_elmo, seed):
+    with pytest.raises(MismatchError, match=re.escape(f"found {seed!r}")):
+        map_of(tiny_elmo, seed=seed)
+
+
 def test_what_a_text_lacks_is_told(tiny_elmo):
     with pytest.raises(TextError, match="no labels; name their column with --label"):
         map_of(tiny_elmo, by="label")
@@ -352,6 +366,39 @@ def test_a_picture_has_a_panel_for_each_view_and_a_legend(tiny_elmo):
     assert titles[0].startswith("average of the layers, principal components")
     assert titles[1] == "layer 0, all alike"
     assert drawn.legends[0].get_title().get_text().startswith("cluster")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a cup at $ 5 or $ 6 a bank".split(),
+        r"bank $x^$ \foo $\nothing{ $".split(),
+        ["\x00\x1b[31m", "--", "-->", "<b>", "bank", "\x01"],
+        "我 在 bank 工作 नमस्ते הבנק".split(),
+        ["bank", "x" * 100_000, "$y_{$"],
+    ],
+    ids=["dollars", "broken formulas", "control characters", "other scripts", "a long token"],
+)
+@pytest.mark.parametrize("options", [{"words": ["bank"]}, {"words": ["$"]}, {"by": "sentence"}])
+def test_any_text_is_drawn_as_it_is_and_leaves_the_map_room(tiny_elmo, tmp_path, text, options):
+    labelled = LabelledText([[*text, "$"], [*text, "$"], ["$", "bank"]], labels=["$a$ $b", "_", text[-1] * 900])
+    drawn = map_of(tiny_elmo, text=labelled, **options)
+    plot.write(drawn, tmp_path / "a.svg")
+    ElementTree.parse(tmp_path / "a.svg")
+    made = picture.figure(drawn)
+    assert made.axes[0].get_window_extent().width > made.bbox.width / 4
+    shown = [entry.get_text() for entry in made.legends[0].get_texts()]
+    assert "by" in options or {"$a$ $b", "_"} <= set(shown)
+    assert not any(entry.get_parse_math() for entry in [*made.legends[0].get_texts(), *made.axes[0].texts])
+
+
+def test_fonts_are_sought_for_letters_that_the_usual_one_lacks():
+    assert fonts.families(["bank", "río", "банк"]) == ["DejaVu Sans"]
+    names = fonts.families(["我"])
+    if len(names) == 1:
+        pytest.skip("no font here has Chinese letters")
+    assert len(names) == 2
+    assert fonts.families(["\uffff"]) == ["DejaVu Sans"]  # which is in none
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

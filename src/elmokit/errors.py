@@ -112,6 +112,12 @@ def expect_count(value: object, name: str) -> None:
         raise MismatchError(f"{name} must be at least 1, found {shown(value)}")
 
 
+def expect_seed(value: object) -> None:
+    """Raise `MismatchError` unless `value` is a seed that every library takes."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise MismatchError(f"seed: expected a whole number from 0 to {2**32 - 1}, found {value!r}")
+
+
 def require(package: str, *, extra: str) -> ModuleType:
     """Import `package`, or raise `MissingExtra` naming the command that installs it."""
     try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from elmokit.senses import Senses
 
 _TEXTS = "one tokenised sentence a line, a table with a column of sentences (.tsv, .csv) or CoNLL-U (.conllu)"
-Seed = Annotated[int, Option(help="the same seed gives the same result")]
+Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="the same seed gives the same result")]
 
 
 def plot(

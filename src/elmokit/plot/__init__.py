@@ -8,6 +8,7 @@ plot.write(map, "bank.html")
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def _picture(map: Map, kind: str, labels: int) -> bytes:
     written = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else None
     matplotlib: Any = require("matplotlib", extra="plot")
-    with matplotlib.rc_context({"svg.hashsalt": "elmokit"}):  # the same map gives the same bytes
+    with matplotlib.rc_context({"svg.hashsalt": "elmokit"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
+        # a salt of its own: the same map gives the same bytes
         figure(map, labels=labels).savefig(written, format=kind, metadata=metadata, bbox_inches="tight")
     return written.getvalue()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError, expect_model, expect_one_of, expect_whole, require
+from elmokit.errors import MismatchError, expect_model, expect_one_of, expect_seed, expect_whole, require
 from elmokit.labelled import LabelledText
 from elmokit.layers import layer_weights
 from elmokit.plot import colouring
@@ -76,6 +76,7 @@ def make_map(
     expect_whole(most, "most", least=1)
     words = listed_words(words, "words")
     require("sklearn.decomposition", extra="plot")  # before the work, and before clusters name a smaller extra
+    expect_seed(seed)
     text = text if isinstance(text, LabelledText) else LabelledText(listed_sentences(text))
     by = by or _usual(text, words, whole)
     layers = _layers(elmo, layers, by)

@@ -158,7 +158,7 @@ const elmokit = (() => {
   // Hide the group of an item of the legend, or show it again.
   function hidden(item) {
     const group = item.index
-    const name = model("groups").data.name[group]
+    const name = model("groups").data.label[group]
     if (!hiddenGroups.delete(group)) hiddenGroups.add(group)
     item.label = { value: hiddenGroups.has(group) ? `${name} (hidden)` : name }
     for (const renderer of model("chart").renderers) renderer.view.filter.change.emit()

@@ -14,7 +14,7 @@ from elmokit.errors import require
 from elmokit.layers import called
 from elmokit.plot.map import Map, View
 from elmokit.plot.nearest import nearest
-from elmokit.plot.style import looks
+from elmokit.plot.style import LEGEND_LETTERS, TITLE_LETTERS, looks, shortened
 
 # Pixels: of a marker with few points, and with many.
 _LARGEST, _SMALLEST = 11, 4
@@ -41,7 +41,8 @@ def page(map: Map, *, neighbours: int = 10) -> str:
     models: Any = require("bokeh.models", extra="plot")
     points = models.ColumnDataSource(_columns(map, neighbours), name="points")
     texts = models.ColumnDataSource({"text": [_line(sentence) for sentence in map.points.sentences]}, name="texts")
-    groups = models.ColumnDataSource({"name": map.colouring.names, "shape": _shapes(map)}, name="groups")
+    names = map.colouring.names
+    groups = models.ColumnDataSource({"name": names, "label": _labels(names), "shape": _shapes(map)}, name="groups")
     chart = _chart(models, map, points)
     panel = models.Div(
         name="panel",
@@ -56,7 +57,7 @@ def page(map: Map, *, neighbours: int = 10) -> str:
     return embed.file_html(
         layouts.row(left, panel, sizing_mode="stretch_both", styles={"padding": "8px", "box-sizing": "border-box"}),
         bokeh_resources.INLINE,
-        map.title,
+        shortened(map.title, TITLE_LETTERS),
         template=_TEMPLATE,
         template_variables={"script": (resources.files(__package__) / "page.js").read_text("utf-8")},
     )
@@ -94,7 +95,7 @@ def _chart(models: Any, map: Map, points: Any) -> Any:
     plotting: Any = require("bokeh.plotting", extra="plot")
     chart = plotting.figure(
         name="chart",
-        title=f"{map.title}, coloured by {map.colouring.by}",
+        title=f"{shortened(map.title, TITLE_LETTERS)}, coloured by {map.colouring.by}",
         output_backend="webgl",
         tools="pan,wheel_zoom,box_zoom,reset,save",
         active_scroll="wheel_zoom",
@@ -161,11 +162,15 @@ def _draw_dots(models: Any, chart: Any, map: Map, points: Any) -> list[Any]:
     return drawn
 
 
+def _labels(names: list[str]) -> list[str]:
+    return [shortened(name, LEGEND_LETTERS) for name in names]
+
+
 def _draw_legend(models: Any, chart: Any, names: list[str], renderers: list[Any]) -> None:
     """Draw the names of the groups; `renderers`: what draws a sample of each."""
     items = [
-        models.LegendItem(label={"value": name}, renderers=[renderer], index=number)
-        for number, (name, renderer) in enumerate(zip(names, renderers, strict=True))
+        models.LegendItem(label={"value": label}, renderers=[renderer], index=number)
+        for number, (label, renderer) in enumerate(zip(_labels(names), renderers, strict=True))
     ]
     legend = models.Legend(name="legend", items=items, label_text_font_size="12px", border_line_color=None)
     legend.js_on_click(models.CustomJS(code="elmokit.hidden(cb_obj.item)"))

@@ -5,6 +5,7 @@ Axes: N points.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from elmokit.errors import require
 from elmokit.layers import called
+from elmokit.plot.fonts import families
 from elmokit.plot.map import Map, View
-from elmokit.plot.style import looks
+from elmokit.plot.style import LEGEND_LETTERS, TITLE_LETTERS, looks, shortened
 
 # Dots an inch: letters are measured at the size at which they are drawn.
 DPI = 160
@@ -43,6 +45,19 @@ def figure(map: Map, *, labels: int = 40) -> Any:
     `labels`: at most so many points of a panel are named; only those whose name hides no point and no other name.
     Raises `MissingExtra` without the extra `plot`.
     """
+    matplotlib: Any = require("matplotlib", extra="plot")
+    fonts = families([map.title, *map.colouring.names, *_names(map)])
+    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
+        return _drawn(map, labels)
+
+
+def _names(map: Map) -> list[str]:
+    """Return the words that may come to stand in names of points."""
+    return [token for number in np.unique(map.points.sentence_N) for token in map.points.sentences[number]]
+
+
+def _drawn(map: Map, labels: int) -> Any:
     figures: Any = require("matplotlib.figure", extra="plot")
     agg: Any = require("matplotlib.backends.backend_agg", extra="plot")
     columns = 2 if len(map.views) == 4 else min(_IN_A_ROW, len(map.views))
@@ -57,7 +72,7 @@ def figure(map: Map, *, labels: int = 40) -> Any:
         _describe(panel, name, view)
     for panel in panels[len(map.views) :]:
         panel.set_axis_off()
-    drawn.suptitle(map.title, fontsize=13)
+    drawn.suptitle(shortened(map.title, TITLE_LETTERS), fontsize=13, parse_math=False)
     _draw_legend(drawn, map)
     drawn.draw_without_rendering()  # places everything, so that there is room for names where it seems
     drawn.set_layout_engine("none")
@@ -111,13 +126,18 @@ def _describe(panel: Any, name: str, view: View) -> None:
 def _draw_legend(drawn: Any, map: Map) -> None:
     lines: Any = require("matplotlib.lines", extra="plot")
     marks = [
-        lines.Line2D([], [], color=look.colour, marker=look.marker, linestyle="", markeredgecolor="#222222", label=name)
-        for look, name in zip(looks(map.colouring), map.colouring.names, strict=True)
+        lines.Line2D([], [], color=look.colour, marker=look.marker, linestyle="", markeredgecolor="#222222")
+        for look in looks(map.colouring)
     ]
     for mark in marks:
         mark.set(markersize=7, markeredgewidth=0.5)
     heading = map.colouring.by.replace(", ", "\n")
-    drawn.legend(handles=marks, loc="outside right upper", title=heading, frameon=False, fontsize=9, alignment="left")
+    names = [shortened(name, LEGEND_LETTERS) for name in map.colouring.names]
+    legend = drawn.legend(
+        marks, names, loc="outside right upper", title=heading, frameon=False, fontsize=9, alignment="left"
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # two dollars in a text are no formula
 
 
 # ---------------------------------------------------------------- names of points
@@ -135,7 +155,7 @@ def _name_points(drawn: Any, panel: Any, map: Map, view: View, most: int) -> Non
     taken = [*zip(dots_N2 - radius, dots_N2 + radius, strict=True)]
     room = _Room(np.array(taken), (np.array(area.min), np.array(area.max)))
     for point in _spread(dots_N2, most):
-        name = panel.text(0, 0, _name(map, point), fontsize=_FONT_SIZE, color="#222222", zorder=3)
+        name = panel.text(0, 0, _name(map, point), fontsize=_FONT_SIZE, color="#222222", zorder=3, parse_math=False)
         size = np.array(name.get_window_extent(renderer).size) * _SLACK
         corner = room.place(dots_N2[point], size, gap=radius + 1)
         if corner is None:
@@ -172,8 +192,8 @@ class _Room:
 def _name(map: Map, point: int) -> str:
     """Return what tells a point from others: its word, or the words around where all points are uses of few words."""
     if not map.points.whole and map.points.n_words > _FEW_WORDS:
-        return map.points.word(point)
-    text = map.points.around(point, _AROUND)
+        return shortened(map.points.word(point), _LABEL_LETTERS)
+    text = shortened(map.points.around(point, _AROUND), 10 * _LABEL_LETTERS)
     return text if len(text) <= _LABEL_LETTERS else text[:_LABEL_LETTERS].rpartition(" ")[0].rstrip(" …") + " …"
 
 

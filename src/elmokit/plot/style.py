@@ -28,6 +28,8 @@ _SHAPES = {
 # Eleven shades of cividis.
 _STEPS = "#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split()
 _REST = "#bbbbbb"
+# Letters of a name in a legend, and of a title; one that is longer would leave the map no room.
+LEGEND_LETTERS, TITLE_LETTERS = 32, 90
 
 
 class Look(NamedTuple):
@@ -45,6 +47,12 @@ def looks(colouring: Colouring) -> list[Look]:
     shapes = list(_SHAPES.items())
     found = [Look(colour, *shapes[n % len(shapes)]) for n, colour in enumerate(colours)]
     return [_rest(look) if name == OTHER else look for name, look in zip(names, found, strict=True)]
+
+
+def shortened(text: str, letters: int) -> str:
+    """Return a text on one line and of at most so many letters; what no font can draw becomes a sign for it."""
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    return line if len(line) <= letters else line[: letters - 1].rstrip() + "…"
 
 
 def _steps(n: int) -> Sequence[str]:
