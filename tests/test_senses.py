@@ -1,6 +1,7 @@
 """Senses of a word: uses in groups, typical sentences, nearest words, and the command."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -75,6 +76,15 @@ def test_the_number_may_be_chosen_and_the_seed_is_kept(tiny_elmo):
 def test_layer_0_has_one_sense_for_one_spelling(tiny_elmo):
     found = find_senses(tiny_elmo, MONEY, "bank", layer="0", progress=False)
     assert (len(found.senses), found.silhouette) == (1, None)
+
+
+def test_one_long_token_does_not_take_its_memory_for_every_word(tiny_elmo):
+    sentences = [f"the bank of word{n} is here".split() for n in range(200)] + [["bank", "x" * 100_000]]
+    tracemalloc.start()
+    find_senses(tiny_elmo, sentences, "bank", n=2, progress=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6  # 1,200 tokens of 400 kB each would be 480 MB
 
 
 def test_what_cannot_be_is_told(tiny_elmo):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from elmokit.clusters import group
-from elmokit.errors import TextError, expect, expect_model, expect_whole
+from elmokit.errors import TextError, expect, expect_model, expect_seed, expect_whole
 from elmokit.layers import layer_weights
 from elmokit.text import listed_sentences
 from elmokit.vectors import unit
@@ -114,6 +114,7 @@ def find_senses(
     expect_model(elmo)
     expect(str, word, "word", "a word")
     expect_whole(nearest, "nearest", least=0)
+    expect_seed(seed)
     kept = listed_sentences(sentences)
     weights_L = layer_weights(elmo, layer)
     places = [(s, p) for s, sentence in enumerate(kept) for p in _places(sentence, word)]
@@ -171,12 +172,15 @@ class _Words:
 
     def __init__(self, sentences: list[list[str]], vectors: list[NDArray[np.float32]], *, besides: str) -> None:
         folded = [token.casefold() for sentence in sentences for token in sentence]
-        words, numbers, counts = np.unique(np.array(folded), return_inverse=True, return_counts=True)
+        words = sorted(set(folded))  # NumPy would take the memory of the longest for each of them
+        place = {word: i for i, word in enumerate(words)}
+        numbers = np.array([place[word] for word in folded])
+        counts = np.bincount(numbers)
         sums_VD = np.zeros((len(words), vectors[0].shape[1]))
         np.add.at(sums_VD, numbers, np.concatenate(vectors))
         means_VD = sums_VD / counts[:, None]
         kept = [i for i, w in enumerate(words) if counts[i] >= _OFTEN and w != besides.casefold() and w.isalpha()]
-        self.words = [str(words[i]) for i in kept]
+        self.words = [words[i] for i in kept]
         self.mean_D = means_VD.mean(0)
         self.units_VD = unit(means_VD[kept] - self.mean_D)
 

@@ -45,7 +45,10 @@ def by_names(by: str, names: Sequence[str]) -> Colouring:
     """Return groups of equal names, the most frequent first; the rarest of too many become "other"."""
     counts = Counter(names)
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
-    kept = ranked if len(ranked) <= MOST_GROUPS else [*ranked[: MOST_GROUPS - 1], OTHER]
+    if len(ranked) <= MOST_GROUPS:
+        kept = ranked
+    else:  # a name that is "other" itself goes with them
+        kept = [*[name for name in ranked if name != OTHER][: MOST_GROUPS - 1], OTHER]
     at = {name: place for place, name in enumerate(kept)}
     return Colouring(by, kept, np.array([at.get(name, len(kept) - 1) for name in names], np.int64))
 
