@@ -42,7 +42,7 @@ def serve(
         list[str] | None,
         Option(envvar="ELMO_CORS_ORIGINS", help="pages of this origin may call the server; repeatable"),
     ] = None,
-    batch_tokens: Annotated[int, Option(envvar="ELMO_BATCH_TOKENS", min=1, help="tokens computed together")] = 4096,
+    batch_tokens: Annotated[int, Option(envvar="ELMO_BATCH_TOKENS", min=1, help="tokens computed together")] = 8192,
     queue_tokens: Annotated[
         int, Option(envvar="ELMO_QUEUE_TOKENS", min=1, help="tokens that may wait; beyond them the reply is 503")
     ] = 131_072,

@@ -35,7 +35,7 @@ class Settings:
     port: int = 8000
     api_key: str | None = None
     cors_origins: tuple[str, ...] = ()
-    batch_tokens: int = 4096
+    batch_tokens: int = 8192
     queue_tokens: int = 131_072
     timeout: float = 60.0
     body_timeout: float = 20.0
