@@ -232,7 +232,7 @@ def precision_lines(found: dict[str, Any]) -> list[str]:
             for name, values in found["accuracy"].items()
         )
         seeds = len(found["accuracy"]["float32"])
-        tagger = f"Spanish parts of speech (recipes/spanish.py, {seeds} seeds)"
+        tagger = f"parts of speech (UD English EWT, recipes/parts_of_speech.py, {seeds} seeds)"
         note += f" Accuracy of {tagger}: {' and '.join(scores)}."
     return [*rows, "", note]
 

@@ -1,10 +1,10 @@
 """What bfloat16 costs: how far its vectors are from those of float32, and a tagger's accuracy with each.
 
-    python benchmarks/quality/precision.py --text TEXT [--conll conll2002/ --model spanish/elmo --seeds 3]
+    python benchmarks/quality/precision.py --text TEXT [--treebank ud-english-ewt/ --seeds 3]
 
-Cosines are those of the bundled English model over TEXT. The tagger, if its data is given, is that of
-recipes/spanish.py (parts of speech), trained and tested with the layers of the model in the one precision and in the
-other.
+The model is the bundled one. Cosines are over TEXT. The tagger, if a treebank is given, is that of
+recipes/parts_of_speech.py (a learned mix beside word vectors that begin random), trained and tested with the layers in
+the one precision and in the other.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "recipes")]
 
 import table  # noqa: E402 (the folders above are on the path only now)
 from command import sentences_of  # noqa: E402
-from data import columns  # noqa: E402
+from data import opened  # noqa: E402
 from embed import describe_text, machine  # noqa: E402
-from measures import tag_accuracy  # noqa: E402
+from parts_of_speech import POS  # noqa: E402
 from stored import store  # noqa: E402
-from tagging import Tagger  # noqa: E402
-from trainer import SYSTEMS, Parts, Recipe, predict, train_network  # noqa: E402
+from trainer import predict, train_network  # noqa: E402
 
 from elmokit import load  # noqa: E402
 from elmokit.reading import read_sentences  # noqa: E402
@@ -42,8 +41,7 @@ def main() -> None:
     """Measure and write the JSON and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--conll", type=Path)
-    parser.add_argument("--model")
+    parser.add_argument("--treebank", type=Path, help="folder or archive of UD English EWT")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     found = {
@@ -52,8 +50,8 @@ def main() -> None:
         "text": describe_text(arguments.text, None),
         "cosines": cosines(list(read_sentences(arguments.text))),
         "accuracy": {
-            precision: accuracies(arguments.conll, arguments.model, precision, arguments.seeds)
-            for precision in (PRECISIONS if arguments.conll else ())
+            precision: accuracies(arguments.treebank, precision, arguments.seeds)
+            for precision in (PRECISIONS if arguments.treebank else ())
         },
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -71,18 +69,16 @@ def cosines(sentences: list[list[str]]) -> list[dict[str, float]]:
     return [{"lowest": float(layer.min()), "mean": float(layer.mean())} for layer in cosines_LM]
 
 
-def accuracies(folder: Path, model: str, precision: Any, seeds: int) -> list[float]:
+def accuracies(treebank: Path, precision: Any, seeds: int) -> list[float]:
     """Return the tagger's accuracy on the test part, for each seed."""
-    elmo = load(model, precision=precision)
-    parts = Parts(*(columns(folder / f"esp.{part}", tag=1) for part in ("train", "testa", "testb")))
-    recipe = Recipe("pos", "accuracy", "", columns, Tagger, tag_accuracy, SYSTEMS)
     found = []
     with TemporaryDirectory() as work:
-        stored = store(sentences_of(parts), elmo, Path(work))
-    for seed in range(1, seeds + 1):
-        tagger, _ = train_network(recipe, parts, SYSTEMS["mix"], stored, seed=seed)
-        found.append(tag_accuracy([one.right for one in parts.test], predict(tagger, parts.test)))
-        print(precision, seed, found[-1], file=sys.stderr)
+        parts = POS.read(opened(treebank, Path(work)))
+        stored = store(sentences_of(parts), load(precision=precision), Path(work))
+        for seed in range(1, seeds + 1):
+            tagger, _ = train_network(POS, parts, POS.systems["mix"], stored, seed=seed)
+            found.append(POS.measure([one.right for one in parts.test], predict(tagger, parts.test)))
+            print(precision, seed, found[-1], file=sys.stderr)
     return found
 
 
