@@ -181,6 +181,21 @@ def test_fusion_adds_reciprocal_ranks(rankings, n):
     assert all(hit.score == expected[hit.key] for hit in found)
 
 
+@pytest.mark.parametrize("by", ["vector", "text", "both"])
+def test_more_than_there_is_gives_all(made, by):
+    index = made()
+    index.add("a", [["old", "bank"], ["new", "bank"]])
+    for many in (2**31, 10**30):
+        assert {hit.key for hit in index.search("bank", count=many, effort=many, by=by)} == {"a:1", "a:2"}
+
+
+def test_what_is_no_number_is_missing(made):
+    index = made(fields={"share": "number"})
+    index.add("a", [["one"], ["two"]], fields=[{"share": math.nan}, {"share": math.inf}])
+    assert {k: hit.fields["share"] for k, hit in contents(index).items()} == {"a:1": None, "a:2": math.inf}
+    assert index.count("share>1") == 1
+
+
 # ---------------------------------------------------------------- changes
 
 
@@ -361,15 +376,27 @@ def test_a_marked_word_is_found_wherever_it_stands(before, after):
         (lambda index: index.search("x", where=["year=new"]), "the field year holds integers, found 'new'"),
         (lambda index: index.search("x", where=[Condition("year", "=", "1")]), "holds integers, found '1'"),
         (lambda index: index.search("x", where=["year"]), "expected a condition such as"),
+        (lambda index: index.search("x", where=["line>=99999999999999999999"]), "of up to 63 bits, found one of 67"),
+        (lambda index: index.search("x", where=["share>=nan"]), "share is compared with nan, expected a number that"),
+        (lambda index: index.search("x", where=["share<1e400"]), "share is compared with inf, expected a number that"),
+        (
+            lambda index: index.search("x", where=["source=\udcff"]),
+            "source in a condition: expected UTF-8, found '.udcff'",
+        ),
         (lambda index: index.delete(), "what to delete, found none"),
         (lambda index: index.add("s", ["a string"]), "s, line 1: expected a list of tokens, found 'a string'"),
         (lambda index: index.add("", [["x"]]), "name of a source"),
-        (lambda index: index.add("s", [["x"]], fields=[{"month": 1}]), "no field 'month'; it has: year"),
+        (lambda index: index.add("s", [["x"]], fields=[{"month": 1}]), "no field 'month'; it has: year, share"),
         (lambda index: index.add("s", [["x"]], fields=[{"year": "1"}]), "the field year holds integers, found '1'"),
+        (
+            lambda index: index.add("s", [["x"]], fields=[{"year": 10**400}]),
+            "s, line 1: the field year: expected a whole",
+        ),
+        (lambda index: index.add("\udcff", [["x"]]), "the name of a source: expected UTF-8, found '.udcff'"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(tiny_elmo, tmp_path, wrong, message):
-    with Index.create(tmp_path / "index", tiny_elmo, fields={"year": "integer"}) as index:
+    with Index.create(tmp_path / "index", tiny_elmo, fields={"year": "integer", "share": "number"}) as index:
         index.add("a", [["x"]])
         with pytest.raises(MismatchError, match=message):
             wrong(index)

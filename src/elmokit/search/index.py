@@ -37,6 +37,8 @@ By: TypeAlias = Literal["vector", "text", "both"]
 NAME = "elmo"
 # How far down each ranking is read where two are fused.
 _FUSED = 100
+# Stores count in 32 bits and look at twice as many rows as are asked for; no list of hits is longer than this.
+_MOST = 2**30
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,7 @@ class Index:
         expect_whole(count, "count", least=1)
         expect_whole(effort, "effort", least=1)
         expect_one_of(("vector", "text", "both"), by, "by")
+        count, effort = min(count, _MOST), min(effort, _MOST)
         conditions, asked = self._read(where), self._query(query, place)
         width = None if exact else effort
         if by == "text":

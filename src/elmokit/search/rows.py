@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,6 +112,8 @@ class Condition:
 _CONDITION = re.compile(r"\s*(\w+)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 _READ: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, "number": float}
 _FITS: dict[Kind, tuple[type, ...]] = {"text": (str,), "integer": (int,), "number": (int, float)}
+# Stores hold whole numbers in 63 bits and a sign; the very smallest is left out: SQL writes it as minus a larger one.
+_WHOLE = 2**63 - 1
 
 
 def read_condition(written: str, fields: Mapping[str, Kind]) -> Condition:
@@ -132,6 +135,11 @@ def check(condition: Condition, fields: Mapping[str, Kind]) -> None:
     kind = _known(condition.field, fields)
     if isinstance(condition.value, bool) or not isinstance(condition.value, _FITS[kind]):
         raise MismatchError(f"the field {condition.field} holds {kind}s, found {condition.value!r} in a condition")
+    _check_storable(condition.value, f"the field {condition.field} in a condition")
+    if isinstance(condition.value, float) and not math.isfinite(condition.value):
+        raise MismatchError(
+            f"the field {condition.field} is compared with {condition.value}, expected a number that is finite; give one"
+        )
 
 
 def check_values(values: Mapping[str, Any], fields: Mapping[str, Kind], *, where: str) -> None:
@@ -142,6 +150,26 @@ def check_values(values: Mapping[str, Any], fields: Mapping[str, Kind], *, where
     for name, value in values.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, _FITS[fields[name]])):
             raise MismatchError(f"{where}: the field {name} holds {fields[name]}s, found {value!r}")
+        _check_storable(value, f"{where}: the field {name}")
+
+
+def _check_storable(value: Value | None, name: str) -> None:
+    """Raise `MismatchError` for a value, called `name`, that no store can hold, though it is of the right type."""
+    if isinstance(value, int) and abs(value) > _WHOLE:
+        found = f"found one of {value.bit_length()}"
+        raise MismatchError(f"{name}: expected a whole number of up to 63 bits, {found}; take a smaller one")
+    if isinstance(value, str):
+        check_text(value, name)
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise `MismatchError` for a text, called `name`, that is no Unicode; bytes of another encoding become that."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MismatchError(
+            f"{name}: expected UTF-8, found {text[error.start : error.end]!r} in {text[:60]!r}; write it in UTF-8"
+        ) from None
 
 
 def _known(name: str, fields: Mapping[str, Kind]) -> Kind:

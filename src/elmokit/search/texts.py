@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat, zip_longest
 from typing import Any, TypeAlias
 
 from elmokit.errors import MismatchError, expect, expect_iterable, expect_whole
-from elmokit.search.rows import Kind, Value, check_values
+from elmokit.search.rows import Kind, Value, check_text, check_values
 from elmokit.search.settings import Unit
 
 Sentence: TypeAlias = Sequence[str]
@@ -52,11 +53,17 @@ def numbered(
         expect_iterable(values, "fields", "a mapping for each text")
     if not source:
         raise MismatchError("expected the name of a source, found an empty one")
+    check_text(source, "the name of a source")
     pairs = zip(texts, repeat({})) if values is None else _paired(texts, values, source)
     for line, (text, known) in enumerate(pairs, first):
         where = f"{source}, line {line}"
         check_values(known, kinds, where=where)
-        yield Numbered(line, sentences_of(text, unit, where), {name: known.get(name) for name in kinds})
+        yield Numbered(line, sentences_of(text, unit, where), {name: _or_none(known.get(name)) for name in kinds})
+
+
+def _or_none(value: Value | None) -> Value | None:
+    """Return a value, None for what is no number (NaN): such a one is missing, and stores disagree how to compare it."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _paired(texts: Iterable[Text], values: Iterable[Values], source: str) -> Iterator[tuple[Text, Values]]:
