@@ -138,7 +138,7 @@ def check(condition: Condition, fields: Mapping[str, Kind]) -> None:
     _check_storable(condition.value, f"the field {condition.field} in a condition")
     if isinstance(condition.value, float) and not math.isfinite(condition.value):
         raise MismatchError(
-            f"the field {condition.field} is compared with {condition.value}, expected a number that is finite; give one"
+            f"the field {condition.field} is compared with {condition.value}, expected a finite number; give one"
         )
 
 

@@ -62,7 +62,7 @@ def numbered(
 
 
 def _or_none(value: Value | None) -> Value | None:
-    """Return a value, None for what is no number (NaN): such a one is missing, and stores disagree how to compare it."""
+    """Return a value, None for what is no number (NaN): it is missing, and stores disagree how to compare it."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
