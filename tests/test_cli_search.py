@@ -1,6 +1,7 @@
 """`elmo index` and `elmo search`: what is printed and written, and one plain sentence for whatever is wrong."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -126,11 +127,17 @@ def test_columns_of_parquet_are_kept_and_filtered_by(done, run, here):
         (["index", "text.txt", "new", "--state", "warm", "--model", "tiny"], "this model stores no warmed state"),
         (["index", "text.txt", "db", "--field", "year"], "is no Parquet file and has no columns to keep"),
         (["index", "absent.txt", "db"], "absent.txt cannot be read"),
+        (["index", "fake.parquet", "new", "--field", "year", "--model", "tiny"], "fake.parquet cannot be read"),
+        (["index", "text.txt", "new", "--language", "Klingon", "--model", "tiny"], "requested language: 'Klingon'"),
+        (["search", "db", "x", "--out", "tiny"], "tiny is a directory, expected the name of a file to write"),
+        (["search", "db", "x", "--out", "nothing/x.parquet"], "the folder nothing does not exist; make it first"),
+        (["search", "foo://bar/x", "x"], "the index foo://bar/x cannot be read"),
         (["search", "postgresql://127.0.0.1:1/x", "x"], "the server of the index cannot be reached"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(done, run, here, arguments, message):
     write_native(make_checkpoint(seed=1), here / "other")
+    (here / "fake.parquet").write_bytes(b"PAR1" + b"x" * 100)
     done("index", "text.txt", "db", "--model", "tiny")
     code, out, err = run(*arguments)
     assert (code, out) == (1, "")
@@ -140,6 +147,32 @@ def test_what_is_wrong_is_one_sentence(done, run, here, arguments, message):
     assert not (here / "new").exists()
     assert not (here / "nothing").exists()
     assert len(rows(done("search", "db", "x")[0])) == 3
+
+
+@pytest.mark.parametrize("lost", ["elmo.lance", "elmo.lance/data", "elmo_settings.lance/data"])
+def test_a_damaged_index_is_told_in_one_sentence(done, run, here, lost):
+    done("index", "text.txt", "db", "--model", "tiny")
+    shutil.rmtree(here / "db" / lost)
+    for arguments in (["search", "db", "x"], ["index", "text.txt", "db"]):
+        code, _, err = run(*arguments)
+        assert code == 1
+        assert "elmo: the index db " in err
+        assert "Traceback" not in err
+
+
+def test_values_that_tsv_and_json_cannot_hold(done, here):
+    table = {"text": ["a river"], "by": ["Ann\tand\nBo"], "share": [float("inf")]}
+    parquet.write_table(pa.table(table), here / "data.parquet")
+    done("index", "data.parquet", "db", "--column", "text", "--field", "by", "--field", "share", "--model", "tiny")
+    (hit,) = rows(done("search", "db", "x")[0])
+    assert (hit["by"], hit["share"]) == ("Ann and Bo", "inf")
+    row = json.loads(done("search", "db", "x", "--json")[0])
+    assert (row["by"], row["share"]) == ("Ann\tand\nBo", None)
+    done("search", "db", "x", "--where", "line>9", "--out", "none.parquet")
+    none = parquet.read_table("none.parquet")
+    done("search", "db", "x", "--out", "one.parquet")
+    assert none.num_rows == 0
+    assert none.schema == parquet.read_schema("one.parquet")
 
 
 def test_the_same_commands_with_a_server(done, server):

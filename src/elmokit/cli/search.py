@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -28,13 +29,14 @@ from elmokit.cli.options import (
 
 if TYPE_CHECKING:
     from elmokit.model import Elmo
-    from elmokit.search import Hit, Index, Reader, Settings
+    from elmokit.search import Hit, Index, Kind, Reader, Settings
 
 Database = Annotated[
     str, Argument(metavar="DB", help="folder of the index, or a server: postgresql://user@host/database")
 ]
 Name = Annotated[str, Option(help="of the index, where DB holds several")]
 
+_SPACES = str.maketrans("\t\r\n", "   ")
 _OWN_MODEL = "path, hub repository user/name, or published name; without it the one that the index remembers"
 
 
@@ -123,6 +125,8 @@ def search(
     from elmokit.reading import read_lines
     from elmokit.search import Index, settings_of
 
+    if out:
+        _check_out(out)  # before the work
     there = settings_of(db, name=name)
     elmo = None
     if there:
@@ -131,7 +135,10 @@ def search(
     with Index.open(db, elmo, name=name) as index:
         options: dict[str, Any] = {"count": count, "by": by, "where": where or (), "exact": exact, "effort": effort}
         rows = (row for asked in queries for row in _rows(asked, index.search(asked, **options)))
-        _print(rows, list(index.settings.fields), as_json=as_json, out=out)
+        if out:
+            _write(list(rows), index.settings.fields, out)
+        else:
+            _print(rows, list(index.settings.fields), as_json=as_json)
 
 
 # ---------------------------------------------------------------- helpers
@@ -201,27 +208,51 @@ def _rows(query: str, hits: list[Hit]) -> Iterator[dict[str, Any]]:
         yield {"query": query, "rank": rank, **plain, "marked": hit.marked, **hit.fields}
 
 
-def _print(rows: Iterator[dict[str, Any]], fields: list[str], *, as_json: bool, out: Path | None) -> None:
-    if out:
-        _write(list(rows), out)
-    elif as_json:
+def _print(rows: Iterator[dict[str, Any]], fields: list[str], *, as_json: bool) -> None:
+    if as_json:
         for row in rows:
-            print(to_json(row))
+            print(to_json({name: _in_json(value) for name, value in row.items()}))
     else:
         found = list(islice(rows, 1))  # before anything is printed: it may be an error
         print("\t".join(("rank", "score", "source", "line", *fields, "text")))
         for row in chain(found, rows):
-            values = ("" if row[name] is None else str(row[name]) for name in fields)
-            where = (str(row["rank"]), f"{row['score']:.4f}", row["source"], str(row["line"]))
-            print("\t".join((*where, *values, row["marked"])), flush=True)
+            values = ("" if row[name] is None else row[name] for name in fields)
+            print(
+                _tsv((row["rank"], f"{row['score']:.4f}", row["source"], row["line"], *values, row["marked"])),
+                flush=True,
+            )
 
 
-def _write(rows: list[dict[str, Any]], out: Path) -> None:
+def _in_json(value: Any) -> Any:
+    """Return a value as JSON has it, which knows no infinity and no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _tsv(values: Iterable[Any]) -> str:
+    """Return one line; tabs and line ends inside of a value, which would begin another, are spaces."""
+    return "\t".join(str(value).translate(_SPACES) for value in values)
+
+
+def _check_out(out: Path) -> None:
+    from elmokit.errors import OutputError
+
+    if out.is_dir():
+        raise OutputError(f"{out} is a directory, expected the name of a file to write")
+    if not out.parent.is_dir():
+        raise OutputError(f"the folder {out.parent} does not exist; make it first")
+
+
+def _write(rows: list[dict[str, Any]], fields: Mapping[str, Kind], out: Path) -> None:
+    """Write a Parquet file, whose columns are the same whatever was found."""
     from elmokit.checkpoint import replace_file
     from elmokit.errors import require
+    from elmokit.search import OWN_FIELDS
 
     pa, parquet = (require(module, extra="arrow") for module in ("pyarrow", "pyarrow.parquet"))
+    types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64()}
+    kinds = {"query": "text", "rank": "integer", "score": "number", **OWN_FIELDS, "marked": "text", **fields}
+    schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
     buffer = pa.BufferOutputStream()
-    parquet.write_table(pa.Table.from_pylist(rows), buffer)
+    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
     replace_file(out, buffer.getvalue().to_pybytes())
     notice(f"{out}: {len(rows):,} rows")

@@ -2,17 +2,19 @@
 
 from elmokit.search.files import Reader, kinds_of, readable_twice, sample, update_from
 from elmokit.search.index import Changes, Index, settings_of
-from elmokit.search.rows import Condition, Hit
+from elmokit.search.rows import OWN_FIELDS, Condition, Hit, Kind
 from elmokit.search.settings import Settings
 from elmokit.search.vectors import DEFAULTS, POOLS
 
 __all__ = [
     "DEFAULTS",
+    "OWN_FIELDS",
     "POOLS",
     "Changes",
     "Condition",
     "Hit",
     "Index",
+    "Kind",
     "Reader",
     "Settings",
     "kinds_of",

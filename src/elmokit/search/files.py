@@ -74,8 +74,8 @@ def update_from(index: Index, paths: Mapping[str, str], reader: Reader) -> Chang
 
 def kinds_of(path: str | Path, names: Sequence[str]) -> dict[str, Kind]:
     """Return what kind of values some columns of a Parquet file hold; `TextError` for others than text and numbers."""
-    schema = _parquet(path).schema_arrow
-    return {name: _kind(path, schema, name) for name in names}
+    with _parquet(path) as file:
+        return {name: _kind(path, file.schema_arrow, name) for name in names}
 
 
 def _kind(path: str | Path, schema: Any, name: str) -> Kind:
@@ -98,7 +98,16 @@ def _read_columns(path: str | Path, names: Sequence[str]) -> Iterator[Values]:
             yield from batch.to_pylist()
 
 
-def _parquet(path: str | Path) -> Any:
+@contextmanager
+def _parquet(path: str | Path) -> Iterator[Any]:
+    """Yield an open file; `TextError` for one that is no Parquet, or is broken where it is read."""
     if not is_parquet(path):
         raise TextError(f"{path} is no Parquet file and has no columns to keep; leave --field out")
-    return require("pyarrow.parquet", extra="arrow").ParquetFile(path)
+    parquet = require("pyarrow.parquet", extra="arrow")
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except TextError:  # says what is wrong already
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's own are among them
+        raise TextError(f"{path} cannot be read ({error}); check the file") from None
