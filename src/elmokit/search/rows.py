@@ -153,7 +153,7 @@ def check_values(values: Mapping[str, Any], fields: Mapping[str, Kind], *, where
         _check_storable(value, f"{where}: the field {name}")
 
 
-def _check_storable(value: Value | None, name: str) -> None:
+def _check_storable(value: object, name: str) -> None:
     """Raise `MismatchError` for a value, called `name`, that no store can hold, though it is of the right type."""
     if isinstance(value, int) and abs(value) > _WHOLE:
         found = f"found one of {value.bit_length()}"
