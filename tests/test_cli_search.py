@@ -64,6 +64,13 @@ def test_sentences_are_indexed_brought_up_to_date_and_found(done, here):
     assert rows(done("search", "db", "new")[0]) == []
 
 
+def test_a_folder_is_deleted_as_it_is_indexed(done, here):
+    (here / "news").mkdir()
+    (here / "text.txt").rename(here / "news" / "text.txt")
+    done("index", "news", "db", "--model", "tiny")
+    assert done("index", "news", "db", "--delete")[1] == ["news/text.txt: 3 rows deleted"]
+
+
 def test_uses_of_a_word_are_found(done):
     done("index", "text.txt", "db", "--model", "tiny", "--word", "Bank")
     assert settings_of("db").unit == "word"

@@ -300,6 +300,16 @@ def test_a_small_sample_does_not_whiten(tiny_elmo, tmp_path):
         assert index.settings.pool == vectors.DEFAULTS["sentence"][1]
 
 
+def test_an_index_begun_with_one_text_finds_it(tiny_elmo, tmp_path):
+    """The mean of all texts, which is taken off, must not be the text itself."""
+    passage = sentences(300)
+    with Index.create(tmp_path / "index", tiny_elmo, unit="passage", pool="white-mean", sample=[passage]) as index:
+        index.add("s", [passage])
+        found = index.search(passage[1])
+    assert index.pooling.whitening
+    assert [hit.key for hit in found] == ["s:1"]
+
+
 # ---------------------------------------------------------------- pooling
 
 

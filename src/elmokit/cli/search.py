@@ -145,10 +145,13 @@ def search(
 
 
 def _delete(db: str, elmo: Elmo, name: str, texts: list[str]) -> None:
+    from elmokit.reading import expand
     from elmokit.search import Condition, Index
 
+    # A file that is gone from the disk can still be deleted from the index, so only folders are looked into.
+    named = [path for text in texts for path in (expand([text]) if Path(text).is_dir() else [text])]
     with Index.open(db, elmo, name=name) as index:
-        for text in texts:
+        for text in named:
             deleted = index.delete(Condition("source", "=", text))
             notice(f"{text}: {deleted:,} rows deleted")
         index.optimize()

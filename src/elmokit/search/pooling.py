@@ -21,6 +21,8 @@ Words: TypeAlias = Sequence[str]
 
 # Directions along which words vary less than this share of the most are not stretched further.
 _FLOOR = 1e-4
+# Texts whose vectors of length 1 differ by no more in any value are as one.
+_ALIKE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,13 @@ class Pooling:
         return mean_D if self.centre_D is None else unit(mean_D - self.centre_D)
 
     def centred(self, texts: Iterable[Words], stacks: Iterable[Vectors]) -> Pooling:
-        """Return this pooling with the mean of these texts, whose words have the vectors `stacks`, (T, D) each."""
+        """Return this pooling with the mean of these texts, whose words have the vectors `stacks`, (T, D) each.
+
+        Texts that are all alike, as one text is to itself, give none: nothing would be left of them.
+        """
         pooled = [self(words, vectors_TD) for words, vectors_TD in zip(texts, stacks, strict=True)]
-        return replace(self, centre_D=np.mean(pooled, axis=0, dtype=np.float32))
+        centre_D: Vectors = np.mean(pooled, axis=0, dtype=np.float32)
+        return self if np.allclose(pooled, centre_D, rtol=0, atol=_ALIKE) else replace(self, centre_D=centre_D)
 
     def word(self, vectors: Vectors) -> Vectors:
         """Return vectors of words (..., D) as they are compared or averaged."""

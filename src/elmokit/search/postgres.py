@@ -53,7 +53,7 @@ class PostgresStore:
             with psycopg.connect(address, connect_timeout=10, autocommit=True) as connection:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         except psycopg.OperationalError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[0]  # others ask whether it is running
             raise OutputError(f"the server of the index cannot be reached ({reason}); check the address") from None
         except psycopg.Error as error:
             reason = str(error).strip().splitlines()[0]
