@@ -138,8 +138,9 @@ def notes(tasks: Found) -> list[str]:
         {f"elmokit {one['versions']['elmokit']}, torch {one['versions']['torch']}" for one in tasks.values()}
     )
     seeds = sorted({len(scores) for one in tasks.values() for scores in grouped(one["runs"]).values()})
+    several = f"mean ± standard deviation over {' or '.join(map(str, seeds))} seeds"
     return [
-        f"Test parts, mean ± standard deviation over {' or '.join(map(str, seeds))} seeds, in per cent. ELMo: "
+        f"Test parts, {'one seed' if seeds == [1] else several}, in per cent. ELMo: "
         f"{', '.join(models)}. Word vectors: {', '.join(vectors)}. {'; '.join(versions)}."
     ]
 
