@@ -19,6 +19,7 @@ import importlib
 from collections.abc import Iterable
 from numbers import Integral, Real
 from os import PathLike
+from pathlib import Path
 from types import ModuleType
 
 
@@ -104,6 +105,14 @@ def expect_one_of(allowed: Iterable[str], value: object, name: str) -> None:
 def expect_path(value: object, name: str) -> None:
     """Raise `MismatchError` unless `value` is a path."""
     expect((str, PathLike), value, name, "a path")
+
+
+def expect_file_place(out: Path) -> None:
+    """Raise `OutputError` unless `out` can be the name of a file to write."""
+    if out.is_dir():
+        raise OutputError(f"{out} is a directory, expected the name of a file to write")
+    if not out.parent.is_dir():
+        raise OutputError(f"the folder {out.parent} does not exist; make it first")
 
 
 def expect_count(value: object, name: str) -> None:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from elmokit.errors import MismatchError, OutputError, TextError, expect_count, expect_model, expect_path
 from elmokit.reading import read_sentences
+from elmokit.reduction import plain_layers
 from elmokit.sinks.partial import Partial, Progress
 from elmokit.sinks.spec import Array, SentenceKeys, Spec
 
@@ -144,7 +144,7 @@ def asked_for(
     """
     elmo.embed((), **chosen)  # refuses them before anything is written
     expect_count(save_every, "save_every")
-    plain = {**chosen, "layers": _plain_layers(chosen["layers"])}
+    plain = {**chosen, "layers": plain_layers(chosen["layers"])}
     spec = Spec(
         width=elmo.dim,
         layers=elmo.n_layers if plain["layers"] == "all" else None,
@@ -153,13 +153,6 @@ def asked_for(
         notes={"model": elmo.fingerprint, "options": json.dumps(plain)},
     )
     return spec, {"model": elmo.fingerprint, **plain, "dtype": dtype, **reading, "save_every": save_every}
-
-
-def _plain_layers(layers: Layers) -> str | int | list[float]:
-    """Return `layers` as JSON holds it, and as it can be compared: an array of weights has no one answer to ==."""
-    if isinstance(layers, str):
-        return layers
-    return int(layers) if isinstance(layers, int | Integral) else [float(weight) for weight in layers]
 
 
 def _check_keys(place: Partial, spec: Spec) -> None:

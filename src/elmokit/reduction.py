@@ -42,6 +42,23 @@ def reduction(layers: Layers, pool: Pool, *, n_layers: int) -> Reduction:
 # ---------------------------------------------------------------- which layers
 
 
+def plain_layers(layers: Layers) -> str | int | list[float]:
+    """Return `layers` as JSON holds it, and as it can be compared: an array of weights has no one answer to ==.
+
+    Raises `MismatchError` for what can be no layers.
+    """
+    if isinstance(layers, str):
+        return layers
+    if isinstance(layers, int | np.integer):
+        return int(layers)
+    try:
+        return [float(weight) for weight in layers]
+    except (TypeError, ValueError):
+        raise MismatchError(
+            f"layers: expected a name, a number, or one weight a layer, found {shown(layers)}"
+        ) from None
+
+
 def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
     """Return the function from (L, M, D) to what `layers` asks for."""
     if isinstance(layers, str):

@@ -122,11 +122,12 @@ def search(
     threads: Threads = None,
 ) -> None:
     """Print the nearest sentences, passages or uses of an index, as TSV: rank, score, where it is from, text."""
+    from elmokit.errors import expect_file_place
     from elmokit.reading import read_lines
     from elmokit.search import Index, settings_of
 
     if out:
-        _check_out(out)  # before the work
+        expect_file_place(out)  # before the work
     there = settings_of(db, name=name)
     elmo = None
     if there:
@@ -234,15 +235,6 @@ def _in_json(value: Any) -> Any:
 def _tsv(values: Iterable[Any]) -> str:
     """Return one line; tabs and line ends inside of a value, which would begin another, are spaces."""
     return "\t".join(str(value).translate(_SPACES) for value in values)
-
-
-def _check_out(out: Path) -> None:
-    from elmokit.errors import OutputError
-
-    if out.is_dir():
-        raise OutputError(f"{out} is a directory, expected the name of a file to write")
-    if not out.parent.is_dir():
-        raise OutputError(f"the folder {out.parent} does not exist; make it first")
 
 
 def _write(rows: list[dict[str, Any]], fields: Mapping[str, Kind], out: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elmokit.checkpoint import replace_file
-from elmokit.errors import OutputError, expect, expect_path, require
+from elmokit.errors import OutputError, expect, expect_file_place, expect_path, require
 from elmokit.plot.colouring import Colouring as Colouring
 from elmokit.plot.map import Map as Map
 from elmokit.plot.map import View as View
@@ -33,10 +33,7 @@ def check_output(out: str | Path) -> None:
     out = Path(out)
     if out.suffix.lower() not in ENDINGS:
         raise OutputError(f"{out}: expected a name that ends in one of {' '.join(ENDINGS)}, found {out.suffix!r}")
-    if not out.parent.is_dir():
-        raise OutputError(f"the folder {out.parent} does not exist; make it first")
-    if out.is_dir():
-        raise OutputError(f"{out} is a directory, expected the name of a file to write")
+    expect_file_place(out)
 
 
 def write(map: Map, out: str | Path, *, labels: int = 40, neighbours: int = 10) -> None:

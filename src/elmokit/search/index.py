@@ -24,7 +24,7 @@ from elmokit.model import Elmo, Layers, load
 from elmokit.search.pooling import Vectors
 from elmokit.search.query import Query, given_query, read_query
 from elmokit.search.rows import NO_PLACE, Condition, Hit, Kind, Row, check, digest, fuse, key, read_condition
-from elmokit.search.settings import Settings, State, Unit, from_json, kinds_of, plain_layers, to_json
+from elmokit.search.settings import Settings, State, Unit, from_json, kinds_of, one_vector, to_json
 from elmokit.search.store import Store, open_store, shown
 from elmokit.search.texts import Numbered, Sentence, Text, Values, commits, numbered, sentences_of, written
 from elmokit.search.vectors import DEFAULTS, POOLS, SAMPLE, embedded, fitted
@@ -122,7 +122,7 @@ class Index:
             model=elmo.fingerprint,
             model_name=model_name,
             width=elmo.dim,
-            layers=plain_layers(usual_layers if layers is None else layers),
+            layers=one_vector(usual_layers if layers is None else layers),
             state=state,
             unit=unit,
             words=tuple(sorted({word.lower() for word in words})),

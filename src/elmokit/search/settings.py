@@ -6,13 +6,13 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elmokit.errors import FormatError, MismatchError, expect, expect_one_of, shown
+from elmokit.errors import FormatError, MismatchError, expect, expect_one_of
+from elmokit.reduction import Layers, plain_layers
 from elmokit.search.pooling import Idf, Pooling, Whitening
 from elmokit.search.rows import OWN_FIELDS, Kind
 
@@ -64,20 +64,11 @@ class Settings:
                 )
 
 
-def plain_layers(layers: Any) -> Any:
-    """Return `layers` as JSON holds it; an array of weights has no one answer to ==."""
-    if isinstance(layers, str):
-        if layers == "all":
-            raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
-        return layers
-    if isinstance(layers, int | Integral):
-        return int(layers)
-    try:
-        return [float(weight) for weight in layers]
-    except (TypeError, ValueError):
-        raise MismatchError(
-            f"layers: expected a name, a number, or one weight a layer, found {shown(layers)}"
-        ) from None
+def one_vector(layers: Layers) -> str | int | list[float]:
+    """Return `layers` as JSON holds it. Raises `MismatchError` for what gives a word several vectors, or none."""
+    if isinstance(layers, str) and layers == "all":
+        raise MismatchError("layers: expected one vector a word, found 'all'; choose a layer or \"average\"")
+    return plain_layers(layers)
 
 
 def kinds_of(fields: object) -> dict[str, Kind]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elmokit.errors import ElmoError, MismatchError, OutputError
+from elmokit.errors import ElmoError, MismatchError, OutputError, expect_file_place
 from elmokit.sinks import choose
 from elmokit.sinks.spec import Array, Sink, Spec
 
@@ -61,10 +61,7 @@ class Partial:
     def __init__(self, out: Path, spec: Spec, settings: Mapping[str, object]) -> None:
         """Nothing is written before `open`. Raises `OutputError` where `out` cannot be the name of an output."""
         self._kind = choose(out)
-        if out.is_dir():
-            raise OutputError(f"{out} is a directory, expected the name of a file to write")
-        if not out.parent.is_dir():
-            raise OutputError(f"the folder {out.parent} does not exist; make it first")
+        expect_file_place(out)
         self.out = out
         self.folder = out.with_name(out.name + ".partial")
         self.progress = Progress(json.loads(json.dumps(settings)))
