@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from stored import Stored, Words
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from elmokit import Mix
 from elmokit.text import Utf8Speller
@@ -198,18 +198,26 @@ def _begin_with(embedding: nn.Embedding, numbers: Mapping[str, int], vectors: Ve
 
 
 class Encoder(nn.Module):
-    """A biLSTM over sentences of different length: (B, T, size) -> (B, T, 2 * hidden)."""
+    """A biLSTM over sentences of different length: (B, T, size) -> (B, T, 2 * hidden).
+
+    Its directions are two LSTMs over padded sentences, the backward one over mirrored ones: several times as fast on a
+    processor as torch's packed sequences, which run step by step.
+    """
 
     def __init__(self, size: int, hidden: int = 100) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(size, hidden, batch_first=True, bidirectional=True)
+        self.forwards = nn.LSTM(size, hidden, batch_first=True)
+        self.backwards = nn.LSTM(size, hidden, batch_first=True)
         self.size = 2 * hidden
 
     def forward(self, x_BTD: Tensor, sentences: Sequence[Words]) -> Tensor:
-        """Return what the LSTM makes of the sentences; places behind their end are zero."""
-        lengths = torch.tensor([len(words) for words in sentences])
-        packed = pack_padded_sequence(x_BTD, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        """Return what the LSTMs make of the sentences; places behind their end are zero."""
+        mask_BT = mask_of(sentences)
+        place_T = torch.arange(mask_BT.shape[1])
+        mirror_BT = torch.where(mask_BT, mask_BT.sum(1, keepdim=True) - 1 - place_T, place_T)
+        rows_B1 = torch.arange(len(sentences))[:, None]
+        backwards_BTD = self.backwards(x_BTD[rows_B1, mirror_BT])[0][rows_B1, mirror_BT]
+        return torch.cat([self.forwards(x_BTD)[0], backwards_BTD], dim=-1) * mask_BT[:, :, None]
 
 
 def mask_of(sentences: Sequence[Words]) -> Tensor:
@@ -223,7 +231,7 @@ def mask_of(sentences: Sequence[Words]) -> Tensor:
 
 def fit(network: Any, train: Sequence[Example], dev: Sequence[Example], recipe: Recipe) -> dict[str, Any]:
     """Train; leave the network as it was when the recipe's measure liked it best on `dev`, and tell about that."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate, fused=True)
     best, kept, best_epoch = -1.0, {}, 0
     repeats = max(1, recipe.updates * recipe.batch_size // len(train))
     for epoch in range(1, recipe.epochs + 1):
