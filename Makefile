@@ -50,7 +50,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling
 	@touch $@
 
-dist/.made: $(VENV)/.made $(SOURCES) README.md LICENSE
+dist/.made: $(VENV)/.made $(SOURCES) tools/compile_kernels.py README.md LICENSE
 	rm -f dist/*.whl
 	$(BIN)/python -m hatchling build --target wheel --directory dist
 	@touch $@

@@ -1,6 +1,9 @@
 """What is built and published: reproducible, described, and every extra tried alone."""
 
+import platform
 import re
+import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import elmokit
 import installed
 import reproducible
+from elmokit.kernels import compiled
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
 
@@ -27,6 +31,15 @@ def test_two_builds_are_the_same_bytes():
     first, second = reproducible.both()
     assert sorted(Path(name).suffix for name in first) == [".gz", ".whl"]
     assert first == second
+
+
+@pytest.mark.skipif(
+    not (sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("gcc")),
+    reason="what is compiled needs gcc, x86-64 and Linux",
+)
+def test_what_can_be_compiled_is():
+    """In a source tree: python tools/compile_kernels.py."""
+    assert compiled.LIBRARY.exists()
 
 
 def test_one_version_everywhere():

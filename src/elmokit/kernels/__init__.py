@@ -8,14 +8,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from elmokit.kernels import cells
+from elmokit.kernels import cells, few_rows
 from elmokit.kernels.batched_gradient import Cells, lstmp_batched_gradient
 from elmokit.kernels.convolution import window_maxima as window_maxima
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import Weights as Weights
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.kernels.product import affine as affine
-from elmokit.kernels.product import forget_packed
+from elmokit.kernels.product import forget_kept
 from elmokit.kernels.product import product as product
 from elmokit.kernels.product import whole_rows as whole_rows
 
@@ -31,11 +31,13 @@ def lstmp(
     """
     for weight in (weights.kernel_ZKG, weights.projection_ZDP):
         if weight is not None:
-            forget_packed(weight)
+            forget_kept(weight)
     device = x_TZBI.device.type
     if torch.is_grad_enabled() or torch.is_autocast_enabled(device):  # those for embedding know no autocast
         for_training = cells_for_training(device, c_ZBD.dtype)
         return lstmp_batched_gradient(weights, x_TZBI, h_ZBP, c_ZBD, rows, cells=for_training)
+    if device == "cpu" and few_rows.runs(weights, x_TZBI, c_ZBD):
+        return few_rows.lstmp_few_rows(weights, x_TZBI, h_ZBP, c_ZBD, rows)
     return for_embedding(device, c_ZBD.dtype)(weights, x_TZBI, h_ZBP, c_ZBD, rows)
 
 

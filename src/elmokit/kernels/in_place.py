@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from elmokit.kernels import compiled
 from elmokit.kernels.plain import Weights, tanh
 from elmokit.kernels.product import packed, whole_rows
 
@@ -40,10 +41,12 @@ def _one_direction(
     xh_TnK = x_TBI.new_zeros(T + 1, most, I + P)  # what each step reads; its output is part of what the next reads
     xh_TnK[:T, :B, :I], xh_TnK[0, :B, I:] = x_TBI, h_BP
     c, m = nn.functional.pad(c_BD, (0, 0, 0, most - B)), x_TBI.new_empty(most, D)
+    by_library = compiled.computes(m.dtype) and c.dtype == torch.float32 and D % compiled.LANES == 0
+    cells = compiled.cells if by_library else _cells
     clip = math.inf if project is None or weights.proj_clip is None else weights.proj_clip
     for t, left in enumerate(rows):
         n = whole_rows(left, weights.kernel_ZKG)
-        m_nD = _cells(gates(xh_TnK[t, :n]).to(c.dtype), c[:n], m[:n], weights.cell_clip)
+        m_nD = cells(gates(xh_TnK[t, :n]), c[:n], m[:n], weights.cell_clip)
         y_nP = xh_TnK[t + 1, :n, I:]
         torch.clamp(project(m_nD) if project else m_nD, -clip, clip, out=y_nP)
         staying = rows[t + 1] if t + 1 < T else 0
@@ -53,7 +56,8 @@ def _one_direction(
 
 
 def _cells(gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None) -> Tensor:
-    """Update the cells in place; return what they give to the projection, in `m_nD`."""
+    """Compute as `compiled.cells`, in torch's operations."""
+    gates_nG = gates_nG.to(c_nD.dtype)
     i, j, f, o = gates_nG.chunk(4, dim=-1)
     j.mul_(2)
     gates_nG.sigmoid_()

@@ -11,11 +11,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+
+T = TypeVar("T")
 
 
 def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -32,7 +34,7 @@ def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tenso
 
 def affine(x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """Return x @ weight + bias as `product`, with the weight packed where nothing learns."""
-    forget_packed(weight_IO)
+    forget_kept(weight_IO)
     if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
         return product(x, weight_IO, bias_O)
     return packed(weight_IO)[0](x.reshape(-1, x.shape[-1]), bias_O=bias_O).view(*x.shape[:-1], -1)
@@ -91,9 +93,26 @@ class Packed:
         return torch.ops.mkldnn._linear_pointwise(x_NI, self.packed, bias_O, "none", [], "")
 
 
-# Packed copies of weights that are alive and do not learn, with the version of the weight that was packed: a change
-# makes a new copy. Weights that learn are not packed: optimisers may change them without changing their version.
-_PACKED: MutableMapping[Tensor, tuple[tuple[int, int], list[Packed]]] = WeakTensorKeyDictionary()
+# What was made of weights that are alive and do not learn, by kind, with the version of the weight that it was made of:
+# a change makes it anew. Weights that learn have none: optimisers may change them without changing their version.
+_KEPT: MutableMapping[Tensor, tuple[tuple[int, int], dict[str, Any]]] = WeakTensorKeyDictionary()
+
+
+def kept(weight: Tensor, kind: str, make: Callable[[Tensor], T]) -> T:
+    """Return what `make` makes of a weight that does not learn: made once, and again when the weight has changed."""
+    version = weight.data_ptr(), 0 if weight.is_inference() else weight._version
+    known = _KEPT.get(weight)
+    if known is None or known[0] != version:
+        known = _KEPT[weight] = version, {}
+    if kind not in known[1]:
+        known[1][kind] = make(weight.detach())
+    return known[1][kind]
+
+
+def forget_kept(weight: Tensor) -> None:
+    """Let go of what was made of a weight that learns; there may be some from before it did."""
+    if weight.requires_grad:
+        _KEPT.pop(weight, None)
 
 
 def packed(weight: Tensor) -> Sequence[Callable[..., Tensor]]:
@@ -102,17 +121,7 @@ def packed(weight: Tensor) -> Sequence[Callable[..., Tensor]]:
     parts = weight.detach().view(-1, *weight.shape[-2:])
     if weight.requires_grad:
         return [partial(multiply, b_IO=weight_IO) for weight_IO in parts]
-    version = weight.data_ptr(), 0 if weight.is_inference() else weight._version
-    known = _PACKED.get(weight)
-    if known is None or known[0] != version:
-        known = _PACKED[weight] = version, [Packed(weight_IO) for weight_IO in parts]
-    return known[1]
-
-
-def forget_packed(weight: Tensor) -> None:
-    """Let go of the packed copies of a weight that learns; there may be some from before it did."""
-    if weight.requires_grad:
-        _PACKED.pop(weight, None)
+    return kept(weight, "packed", lambda _: [Packed(weight_IO) for weight_IO in parts])
 
 
 class _Product(torch.autograd.Function):

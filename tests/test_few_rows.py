@@ -1,0 +1,211 @@
+"""What is compiled: the recurrence of a few sentences, to the last bit as it is among many; gates and cells."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import make_checkpoint, make_config
+from elmokit.kernels import Weights, compiled, few_rows, lstmp
+from elmokit.kernels.in_place import lstmp_in_place
+from elmokit.kernels.plain import lstmp_plain
+from elmokit.model import Elmo
+
+pytestmark = pytest.mark.skipif(not compiled.variant(), reason="needs what gcc compiles on x86-64 and Linux")
+HERE = compiled.VARIANTS[: compiled.VARIANTS.index(compiled.variant()) + 1] if compiled.variant() else ()
+# For the types that every variant has, and bfloat16 where the processor computes in it.
+CASES = [(variant, torch.float32) for variant in HERE] + [("avx512bf16", torch.bfloat16)] * ("avx512bf16" in HERE)
+
+
+@pytest.fixture(params=CASES, ids=str)
+def dtype(request, monkeypatch):
+    """A type that weights can have, with a variant of the library for it."""
+    variant, dtype = request.param
+    monkeypatch.setattr(compiled, "variant", lambda: variant)
+    few_rows.block_of.cache_clear()
+    yield dtype
+    few_rows.block_of.cache_clear()
+
+
+def make_layer(I, P, D, *, projected=True, clips=(3.0, 3.0), dtype=torch.float32, seed=0):  # noqa: E741
+    chance = torch.Generator().manual_seed(seed)
+    kernel, bias, projection = (
+        torch.randn(*shape, generator=chance) * 0.3 for shape in ((2, I + P, 4 * D), (2, 4 * D), (2, D, P))
+    )
+    return Weights(kernel.to(dtype), bias.to(dtype), projection.to(dtype) if projected else None, *clips)
+
+
+def make_input(weights, rows, B, *, seed=0):
+    chance = torch.Generator().manual_seed(seed)
+    D = weights.bias_ZG.shape[1] // 4
+    P = D if weights.projection_ZDP is None else weights.projection_ZDP.shape[2]
+    I = weights.kernel_ZKG.shape[1] - P  # noqa: E741
+    dtype = weights.kernel_ZKG.dtype
+    x, h, c = (torch.randn(*shape, generator=chance) for shape in ((len(rows), 2, B, I), (2, B, P), (2, B, D)))
+    return x.to(dtype), h.to(dtype), c
+
+
+def outputs(kernel, weights, inputs, rows):
+    """Outputs of the rows that are left, and the last state."""
+    y, h, c = kernel(weights, *inputs, rows)
+    return [*(step[:, :left] for step, left in zip(y, rows, strict=True)), h, c]
+
+
+def equal(some, others):
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+@given(
+    st.integers(1, 40), st.tuples(*[st.integers(1, 5)] * 2), st.lists(st.integers(0, 9), min_size=1, max_size=20),
+    st.booleans(), st.sampled_from([(None, None), (0.5, 0.3), (3.0, 3.0)]), st.integers(0, 99),
+)  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_as_in_place_whatever_the_sizes(half, sizes, ending, projected, clips, seed):
+    """To the last bit: rows that end, odd numbers of panels, steps computed ahead in several pieces."""
+    rows = sorted(ending, reverse=True)
+    B, (P, D) = max(1, *rows), (16 * n for n in sizes)
+    weights = make_layer(2 * half, P if projected else D, D, projected=projected, clips=clips, seed=seed)
+    inputs = make_input(weights, rows, B, seed=seed)
+    assert few_rows.runs(weights, inputs[0], inputs[2])
+    before = [a.clone() for a in inputs]
+    found, right, plain = (
+        outputs(kernel, weights, inputs, rows) for kernel in (few_rows.lstmp_few_rows, lstmp_in_place, lstmp_plain)
+    )
+    assert equal(found, right)
+    for a, b in zip(found, plain, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=2e-5)
+    assert equal(inputs, before)
+
+
+@pytest.mark.parametrize(
+    ("I", "P", "D"), [(128, 128, 1024), (512, 512, 4096), (256, 256, 2048), (16, 64, 64), (512, 48, 48)]
+)
+@pytest.mark.parametrize("B", [1, 3, 32])
+def test_published_shapes(dtype, I, P, D, B):  # noqa: E741
+    """Products of several blocks, by each variant that this processor runs."""
+    weights, rows = make_layer(I, P, D, dtype=dtype), [B, B, -(-B // 2), 1]
+    inputs = make_input(weights, rows, B)
+    assert few_rows.runs(weights, inputs[0], inputs[2])
+    assert equal(*(outputs(kernel, weights, inputs, rows) for kernel in (few_rows.lstmp_few_rows, lstmp_in_place)))
+
+
+def test_any_number_of_threads(dtype):
+    weights, rows = make_layer(64, 64, 512, dtype=dtype), [3] * 90
+    inputs, threads, found = make_input(weights, rows, 3), torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append(outputs(few_rows.lstmp_few_rows, weights, inputs, rows))
+    finally:
+        torch.set_num_threads(threads)
+    assert equal(found[0], found[1])
+    assert equal(found[0], found[2])
+
+
+def test_it_is_what_runs_where_it_can(monkeypatch):
+    """And not with weights that learn, many rows, sizes that fill no vector, or an order that is not known."""
+    taken = []
+    monkeypatch.setattr(few_rows, "lstmp_few_rows", lambda *_: taken.append(1))
+
+    def runs(weights, B=2, **changes):
+        inputs = make_input(weights, [B] * 3, B)
+        taken.clear()
+        with torch.no_grad():
+            lstmp(weights, *inputs, [B] * 3)
+        return bool(taken)
+
+    assert runs(make_layer(32, 32, 64))
+    assert not runs(make_layer(32, 32, 64), B=33)
+    assert not runs(make_layer(32, 32, 24))
+    assert not runs(make_layer(32, 24, 32))
+    assert not runs(make_layer(33, 32, 64))
+    assert not runs(make_layer(32, 32, 64, dtype=torch.float64))
+    learning = make_layer(32, 32, 64)
+    learning.kernel_ZKG.requires_grad_()
+    assert not runs(learning)
+    monkeypatch.setattr(few_rows, "block_of", lambda *_: None)
+    assert not runs(make_layer(32, 32, 64))
+    monkeypatch.setattr(few_rows, "block_of", lambda *_: 48)  # a block that ends within what a step reads of h
+    assert not runs(make_layer(32, 32, 64))
+
+
+def test_a_weight_that_changes():
+    """What was laid out of it is laid out anew."""
+    weights, rows = make_layer(32, 32, 64), [2] * 3
+    inputs = make_input(weights, rows, 2)
+    first = outputs(few_rows.lstmp_few_rows, weights, inputs, rows)
+    weights.kernel_ZKG.mul_(0.5)
+    weights.projection_ZDP.add_(0.1)
+    second = outputs(few_rows.lstmp_few_rows, weights, inputs, rows)
+    assert not equal(first, second)
+    assert equal(second, outputs(lstmp_in_place, weights, inputs, rows))
+
+
+def test_what_is_no_number_stays_in_its_row(dtype):
+    weights, rows = make_layer(32, 32, 64, dtype=dtype), [3] * 4
+    inputs = make_input(weights, rows, 3)
+    inputs[0][1, :, 1] = torch.nan
+    y, h, c = few_rows.lstmp_few_rows(weights, *inputs, rows)
+    assert y[1:, :, 1].isnan().all()
+    assert h[:, 1].isnan().all()
+    assert c[:, 1].isnan().all()
+    assert not any(a[..., [0, 2], :].isnan().any() for a in (y, h, c))
+
+
+@pytest.mark.parametrize("clip", [None, 3.0])
+def test_gates_and_cells(dtype, clip):
+    """Against float64, in rows enough for several threads; gates far outside of what a sigmoid tells apart as well."""
+    chance = torch.Generator().manual_seed(1)
+    gates = (torch.randn(300, 4 * 64, generator=chance) * 6).to(dtype)
+    gates[0], gates[1], gates[2] = 1e4, -1e4, torch.inf
+    c = torch.randn(300, 64, generator=chance) * 2
+    i, j, f, o = gates.double().chunk(4, dim=1)
+    expected_c = f.sigmoid() * c + i.sigmoid() * j.tanh()
+    expected_c = expected_c if clip is None else expected_c.clamp(-clip, clip)
+    m = compiled.cells(gates, c, torch.empty(300, 64, dtype=dtype), clip)
+    torch.testing.assert_close(c.double(), expected_c, atol=1e-6, rtol=1e-6)
+    tolerance = 1e-6 if dtype == torch.float32 else 4e-3
+    torch.testing.assert_close(m.double(), o.sigmoid() * expected_c.tanh(), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_sentence_alone_and_among_many(precision):
+    """A model whose sizes fill vectors: the same bits alone, among a few, and among more than are computed by rows."""
+    elmo = Elmo(make_checkpoint(make_config(dim=64, projection_dim=32)), precision=precision)
+    sentences = [[f"word{n}" for n in range(1 + k % 7)] for k in range(50)]
+    many = list(elmo.embed(sentences, layers="all", batch_size=50))
+    for size in (1, 3):
+        for a, b in zip(many, elmo.embed(sentences, layers="all", batch_size=size), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_library_that_cannot_be_loaded(monkeypatch, tmp_path):
+    """A torch with another OpenMP, say: all is computed without it, within rounding."""
+    elmo = Elmo(make_checkpoint(make_config(dim=64, projection_dim=32)))
+    sentences = [["a", "few", "words"], ["more"]]
+    found = list(elmo.embed(sentences, layers="all"))
+    broken = tmp_path / "libfew_rows.so"
+    for content in (b"not a library", None):
+        broken.unlink(missing_ok=True) if content is None else broken.write_bytes(content)
+        monkeypatch.setattr(compiled, "LIBRARY", broken)
+        compiled._library.cache_clear()
+        few_rows.block_of.cache_clear()
+        try:
+            assert compiled.variant() is None
+            for a, b in zip(found, elmo.embed(sentences, layers="all"), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
+        finally:
+            compiled._library.cache_clear()
+            few_rows.block_of.cache_clear()
+
+
+def test_it_needs_an_old_c_library_alone():
+    """As the tag of the wheel promises (PEP 600)."""
+    content = compiled.LIBRARY.read_bytes()
+    versions = [tuple(map(int, found)) for found in re.findall(rb"GLIBC_(\d+)\.(\d+)", content)]
+    assert versions
+    assert max(versions) <= (2, 17)
+    assert b"libgomp" not in content

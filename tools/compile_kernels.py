@@ -1,0 +1,77 @@
+"""Compile `src/elmokit/kernels/few_rows.c`: part of building a wheel where GCC and an x86-64 Linux are, else left out.
+
+    python tools/compile_kernels.py          into the source tree, to try what was changed there
+
+elmokit needs nothing that is compiled; it is faster with it. Threads are those of the OpenMP that torch loads, so the
+library is not linked with one.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCE = Path(__file__).parents[1] / "src" / "elmokit" / "kernels" / "few_rows.c"
+LIBRARY = "libfew_rows.so"
+VARIANTS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mfma"],
+    "avx512bf16": ["-mavx512f", "-mavx512bw", "-mavx512bf16", "-mfma"],
+}
+# Of the C library it needs memcpy and memset alone, as old as this.
+TAG = "py3-none-manylinux_2_17_x86_64"
+
+
+class CompiledKernels(BuildHookInterface):
+    """What hatchling calls while it builds a wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and make a wheel of this platform of what would be one of any."""
+        self.folder = Path(tempfile.mkdtemp(prefix="elmokit-kernels-"))
+        library = SOURCE.with_name(LIBRARY) if version == "editable" else self.folder / LIBRARY
+        if not compiles_here():
+            self.app.display_info("nothing is compiled: that needs gcc, x86-64 and Linux")
+            return
+        try:
+            compile_to(library)
+        except subprocess.CalledProcessError as error:
+            self.app.display_warning(f"nothing is compiled: {error.stderr.strip()}")
+            return
+        build_data["force_include"][str(library)] = f"elmokit/kernels/{LIBRARY}"
+        build_data["pure_python"] = False
+        build_data["tag"] = TAG
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Clear up."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def compiles_here() -> bool:
+    """Say whether there is a GCC, and a processor and a system that it is written for."""
+    return sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("gcc") is not None
+
+
+def compile_to(library: Path) -> None:
+    """Compile every variant and put them into one library. Raises `subprocess.CalledProcessError`."""
+    with tempfile.TemporaryDirectory() as name:
+        objects = {Path(name, f"{variant}.o"): [f"-DVARIANT={variant}", *VARIANTS[variant]] for variant in VARIANTS}
+        objects[Path(name, "dispatch.o")] = ["-DDISPATCH"]
+        for path, flags in objects.items():
+            gcc("-std=c11", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", *flags, "-c", SOURCE, "-o", path)
+        gcc("-shared", "-s", "-Wl,--build-id=none", *objects, "-o", library)
+
+
+def gcc(*arguments: str | Path) -> None:
+    subprocess.run(["gcc", *map(str, arguments)], check=True, capture_output=True, text=True)
+
+
+if __name__ == "__main__":
+    compile_to(SOURCE.with_name(LIBRARY))
+    print(SOURCE.with_name(LIBRARY))
