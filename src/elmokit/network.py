@@ -27,6 +27,8 @@ from elmokit.text import Batch, Ids
 
 # Words convolved together: few enough that their windows stay in cache, sorted so that they are of like length.
 _WORDS_PER_CONVOLUTION = 256
+# Many words are rounded up to a multiple of this, for oneDNN keeps what it makes for each number of rows, up to a MB.
+_WORDS_AT_A_TIME = 64
 
 
 class Affine(nn.Module):
@@ -295,6 +297,7 @@ class BiLM(nn.Module):
     def encode(self, chars_UC: Ids) -> Tensor:
         """Return layer 0, (U, P), of words spelled as ids."""
         rows = whole_rows(len(chars_UC), next(self.parameters()))
+        rows = -(-rows // _WORDS_AT_A_TIME) * _WORDS_AT_A_TIME if rows > _WORDS_AT_A_TIME else rows
         fill = np.repeat(chars_UC[:1], rows - len(chars_UC), axis=0)
         ids_UC = torch.from_numpy(np.concatenate([chars_UC, fill]).astype(np.int64)).to(self.device)
         return self.encoder(ids_UC)[: len(chars_UC)]
