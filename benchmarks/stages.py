@@ -27,7 +27,7 @@ from embed import describe_text, machine
 
 from elmokit import word_vectors
 from elmokit.checkpoint import Lstm
-from elmokit.kernels import in_place
+from elmokit.kernels import compiled, few_rows, in_place
 from elmokit.kernels.product import Packed
 from elmokit.model import Elmo, load
 from elmokit.network import BiLM
@@ -92,7 +92,8 @@ def clocks(seconds: dict[str, float], lstm: Lstm) -> Iterator[None]:
     wrapped: list[tuple[Any, str, Callable[..., str]]] = [
         (word_vectors, "encode", lambda *_: "words from characters"),
         (Packed, "__call__", product),
-        (in_place, "_cells", lambda *_: "gates and cells"),
+        *((owner, name, lambda *_: "gates and cells") for owner, name in ((in_place, "_cells"), (compiled, "cells"))),
+        (few_rows, "lstmp_few_rows", lambda *_: "layers of a few rows"),
         (BiLM, "contextualize", lambda *_: "context"),
     ]
     with ExitStack() as stack:

@@ -34,32 +34,36 @@ class CompiledKernels(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and make a wheel of this platform of what would be one of any."""
-        self.folder = Path(tempfile.mkdtemp(prefix="elmokit-kernels-"))
-        library = SOURCE.with_name(LIBRARY) if version == "editable" else self.folder / LIBRARY
         if not compiles_here():
-            self.app.display_info("nothing is compiled: that needs gcc, x86-64 and Linux")
+            self.app.display_info("nothing is compiled: that needs gcc, x86-64 and Linux with glibc")
             return
+        editable = version == "editable"
+        library = SOURCE.with_name(LIBRARY) if editable else Path(self.directory, LIBRARY)
         try:
+            library.parent.mkdir(parents=True, exist_ok=True)
             compile_to(library)
-        except subprocess.CalledProcessError as error:
-            self.app.display_warning(f"nothing is compiled: {error.stderr.strip()}")
+        except (subprocess.CalledProcessError, OSError) as error:
+            self.app.display_warning(f"nothing is compiled: {getattr(error, 'stderr', None) or error}")
             return
-        build_data["force_include"][str(library)] = f"elmokit/kernels/{LIBRARY}"
+        if not editable:
+            build_data["force_include"][str(library)] = f"elmokit/kernels/{LIBRARY}"
         build_data["pure_python"] = False
         build_data["tag"] = TAG
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Clear up."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Take away what is in the wheel now."""
+        Path(self.directory, LIBRARY).unlink(missing_ok=True)
 
 
 def compiles_here() -> bool:
     """Say whether there is a GCC, and a processor and a system that it is written for."""
-    return sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("gcc") is not None
+    linux = sys.platform == "linux" and platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
+    return linux and shutil.which("gcc") is not None
 
 
 def compile_to(library: Path) -> None:
-    """Compile every variant and put them into one library. Raises `subprocess.CalledProcessError`."""
+    """Compile every variant and put them into one library. Raises `subprocess.CalledProcessError` for a GCC that
+    cannot, if only one of them."""
     with tempfile.TemporaryDirectory() as name:
         objects = {Path(name, f"{variant}.o"): [f"-DVARIANT={variant}", *VARIANTS[variant]] for variant in VARIANTS}
         objects[Path(name, "dispatch.o")] = ["-DDISPATCH"]
@@ -69,7 +73,7 @@ def compile_to(library: Path) -> None:
 
 
 def gcc(*arguments: str | Path) -> None:
-    subprocess.run(["gcc", *map(str, arguments)], check=True, capture_output=True, text=True)
+    subprocess.run(["gcc", *map(str, arguments)], check=True, capture_output=True, text=True, errors="replace")
 
 
 if __name__ == "__main__":

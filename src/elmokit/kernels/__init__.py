@@ -36,7 +36,7 @@ def lstmp(
     if torch.is_grad_enabled() or torch.is_autocast_enabled(device):  # those for embedding know no autocast
         for_training = cells_for_training(device, c_ZBD.dtype)
         return lstmp_batched_gradient(weights, x_TZBI, h_ZBP, c_ZBD, rows, cells=for_training)
-    if device == "cpu" and few_rows.runs(weights, x_TZBI, c_ZBD):
+    if device == "cpu" and few_rows.can_run(weights, x_TZBI, h_ZBP, c_ZBD):
         return few_rows.lstmp_few_rows(weights, x_TZBI, h_ZBP, c_ZBD, rows)
     return for_embedding(device, c_ZBD.dtype)(weights, x_TZBI, h_ZBP, c_ZBD, rows)
 

@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from elmokit.errors import MismatchError
 
 LIBRARY = Path(__file__).with_name("libfew_rows.so")
 VARIANTS = ("avx2", "avx512", "avx512bf16")
@@ -26,7 +30,7 @@ _CELLS_FOR_THREADS = 1 << 14
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
-    """Return the library; None where there is none, or where torch has another OpenMP than GCC's."""
+    """Return the library; None where there is none, or torch has not loaded an OpenMP that serves GCC's."""
     try:
         return ctypes.CDLL(str(LIBRARY)) if LIBRARY.exists() else None
     except OSError:
@@ -45,9 +49,14 @@ def function(name: str, dtype: torch.dtype) -> Callable[..., Any]:
     return getattr(_library(), _symbol(name, dtype))
 
 
-def computes(dtype: torch.dtype) -> bool:
-    """Say whether there are functions for this type."""
-    return hasattr(_library(), _symbol("cells", dtype))
+def computes(dtype: torch.dtype, *tensors: Tensor) -> bool:
+    """Say whether there are functions for weights of this type, and these tensors have values that C can read.
+
+    Fake tensors have none, and a mode that watches torch's operations would not see what is computed here.
+    """
+    if not hasattr(_library(), _symbol("cells", dtype)) or _get_current_dispatch_mode() is not None:
+        return False
+    return all(type(a) in (Tensor, Parameter) and a.device.type == "cpu" for a in tensors)
 
 
 def _symbol(name: str, dtype: torch.dtype) -> str:
@@ -63,11 +72,14 @@ def cells(gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None)
     n, D = c_nD.shape
     clip = math.inf if cell_clip is None else cell_clip
     threads = torch.get_num_threads() if n * D >= _CELLS_FOR_THREADS else 1
-    arrays = (pointer(a) for a in (gates_nG, c_nD, m_nD))
-    function("cells", gates_nG.dtype)(*arrays, c_int64(n), c_int64(D), ctypes.c_float(clip), c_int64(threads))
+    dtype = gates_nG.dtype
+    arrays = (pointer(gates_nG, dtype), pointer(c_nD, torch.float32), pointer(m_nD, dtype))
+    function("cells", dtype)(*arrays, c_int64(n), c_int64(D), ctypes.c_float(clip), c_int64(threads))
     return m_nD
 
 
-def pointer(a: Tensor | None) -> ctypes.c_void_p:
-    """Return where the values begin."""
+def pointer(a: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p:
+    """Return where the values of a tensor begin, None for none. Raises `MismatchError` for what C would misread."""
+    if a is not None and not (a.dtype == dtype and a.is_contiguous() and a.device.type == "cpu"):
+        raise MismatchError(f"expected contiguous {dtype} values in memory, found {a.dtype}, strides {a.stride()}")
     return ctypes.c_void_p(None if a is None else a.data_ptr())

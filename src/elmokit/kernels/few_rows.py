@@ -1,4 +1,4 @@
-"""The recurrence for a few sentences: one call of compiled code for a layer's direction, the directions side by side.
+"""The recurrence for a few sentences: one call of compiled code for a layer, its directions side by side.
 
 With few rows a step is reading weights from memory, and calling a dozen operations. Here the products of x are computed
 before the steps, many rows at a time, so that a step reads the weights of h and of the projection alone, and no step
@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from ctypes import c_int64
 from functools import lru_cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from elmokit.errors import MismatchError
 from elmokit.kernels import compiled
 from elmokit.kernels.compiled import pointer
 from elmokit.kernels.plain import Weights
@@ -36,6 +38,10 @@ _BLOCKS = (64, 128, 256, 384, 512, 768, 1024, 2048)
 _ROWS_AHEAD = 64
 
 
+# What is not of the weights' type.
+_TYPES = {"rows": torch.int64, **dict.fromkeys(("bias", "c", "sums", "projected"), torch.float32)}
+
+
 class _Run(ctypes.Structure):
     """`Run` of few_rows.c."""
 
@@ -48,21 +54,18 @@ class _Run(ctypes.Structure):
     ]
 
 
-def runs(weights: Weights, x_TZBI: Tensor, c_ZBD: Tensor) -> bool:
+def can_run(weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor) -> bool:
     """Say whether `lstmp_few_rows` computes this: few rows, weights that do not learn, an order of addition known."""
-    kernel_ZKG, dtype = weights.kernel_ZKG, weights.kernel_ZKG.dtype
-    B, threads = x_TZBI.shape[2], torch.get_num_threads()
-    if (
-        not 0 < B <= min(_MOST_ROWS, max(1, _FEW_ENOUGH // threads))
-        or not len(x_TZBI)
-        or x_TZBI.dtype != dtype
-        or c_ZBD.dtype != torch.float32
-    ):
+    kernel_ZKG, projection_ZDP = weights.kernel_ZKG, weights.projection_ZDP
+    T, _, B, I = x_TZBI.shape  # noqa: E741
+    (K, G), dtype = kernel_ZKG.shape[1:], kernel_ZKG.dtype
+    used = [a for a in (kernel_ZKG, weights.bias_ZG, projection_ZDP, x_TZBI, h_ZBP, c_ZBD) if a is not None]
+    if not 0 < B <= min(_MOST_ROWS, max(1, _FEW_ENOUGH // torch.get_num_threads())) or not T or not I:
         return False
-    projection_ZDP = weights.projection_ZDP
+    if x_TZBI.dtype != dtype or c_ZBD.dtype != torch.float32 or not compiled.computes(dtype, *used):
+        return False
     if kernel_ZKG.requires_grad or (projection_ZDP is not None and projection_ZDP.requires_grad):
         return False
-    (K, G), I = kernel_ZKG.shape[1:], x_TZBI.shape[3]  # noqa: E741
     block = block_of(K, G, dtype) if G % (4 * compiled.LANES) == 0 else None
     if block is None or I % 2 or (I % block and block < K):
         return False
@@ -72,24 +75,37 @@ def runs(weights: Weights, x_TZBI: Tensor, c_ZBD: Tensor) -> bool:
 def lstmp_few_rows(
     weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
-    y_ZTBP = x_TZBI.new_empty(len(h_ZBP), len(rows), *h_ZBP.shape[1:])
-    h_ZBP, c_ZBD = (a.clone(memory_format=torch.contiguous_format) for a in (h_ZBP, c_ZBD))
-    kernels = kept(weights.kernel_ZKG, "panels", partial(_split, x_TZBI.shape[3]))
-    projections: list[Tensor | None] = [None] * len(h_ZBP)
+    """Run one layer; arguments and results as `kernels.lstmp`, which are not changed.
+
+    Raises `MismatchError` for arrays that do not go together.
+    """
+    (T, Z, B, I), dtype = x_TZBI.shape, x_TZBI.dtype  # noqa: E741
+    P, D = h_ZBP.shape[2], c_ZBD.shape[2]
+    if (len(rows), *h_ZBP.shape, *c_ZBD.shape) != (T, Z, B, P, Z, B, D) or weights.kernel_ZKG.shape[1:] != (
+        I + P,
+        4 * D,
+    ):
+        raise MismatchError(
+            f"{len(rows)} steps, x {x_TZBI.shape}, h {h_ZBP.shape} and c {c_ZBD.shape} do not go together"
+        )
+    y_ZTBP = x_TZBI.new_empty(Z, T, B, P)
+    h_ZBP = h_ZBP.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    c_ZBD = c_ZBD.clone(memory_format=torch.contiguous_format)
+    kernels = kept(weights.kernel_ZKG, f"panels of {I}", partial(_split, I))
+    projections: list[Tensor | None] = [None] * Z
     if weights.projection_ZDP is not None:
         projections = kept(weights.projection_ZDP, "panels", lambda p_ZDP: [panels(p_DP) for p_DP in p_ZDP])
-    rows_T = torch.tensor(rows)
-    runs, alive = (_Run * len(kernels))(), []
+    rows_T = torch.tensor(rows, dtype=torch.int64, device="cpu")
+    runs, alive = (_Run * Z)(), []
     for z, (x_panels, h_panels) in enumerate(kernels):
         arrays = {
             "x_panels": x_panels, "h_panels": h_panels, "projection_panels": projections[z], "rows": rows_T,
             "bias": weights.bias_ZG[z].float().contiguous(), "x": x_TZBI[:, z].contiguous(),
             "h": h_ZBP[z], "c": c_ZBD[z], "y": y_ZTBP[z], **_scratch(x_TZBI[:, z], h_ZBP[z], c_ZBD[z]),
         }  # fmt: skip
-        runs[z] = _run(weights, x_TZBI.shape, x_TZBI.dtype, arrays)
+        runs[z] = _run(weights, x_TZBI.shape, dtype, arrays)
         alive.append(arrays)
-    compiled.function("steps", x_TZBI.dtype)(runs, c_int64(len(runs)), c_int64(torch.get_num_threads()))
+    compiled.function("steps", dtype)(runs, c_int64(Z), c_int64(torch.get_num_threads()))
     return y_ZTBP.transpose(0, 1), h_ZBP, c_ZBD
 
 
@@ -111,8 +127,8 @@ def _run(weights: Weights, shape: Sequence[int], dtype: torch.dtype, arrays: dic
         steps=T, B=B, I=I, P=P, D=D, chunk=_steps_ahead(B), block=block_of(K, G, dtype),
         projection_block=0 if projection_ZDP is None else block_of(D, P, dtype),
         cell_clip=math.inf if weights.cell_clip is None else weights.cell_clip,
-        proj_clip=torch.tensor(proj_clip, dtype=dtype).item(),  # as a clamp of this type has it
-        **{name: pointer(array) for name, array in arrays.items()},
+        proj_clip=torch.tensor(proj_clip, dtype=dtype, device="cpu").item(),  # as a clamp of this type has it
+        **{name: pointer(array, _TYPES.get(name, dtype)) for name, array in arrays.items()},
     )  # fmt: skip
 
 
@@ -127,18 +143,19 @@ def _split(I: int, kernel_ZKG: Tensor) -> list[tuple[Tensor, Tensor]]:  # noqa: 
 
 def panels(weight_KO: Tensor) -> Tensor:
     """Return the weight in panels of 64 columns, as few_rows.c reads it."""
-    K, O = weight_KO.shape  # noqa: E741
+    (K, O), dtype = weight_KO.shape, weight_KO.dtype  # noqa: E741
     weight_KO, found = weight_KO.contiguous(), weight_KO.new_zeros(_whole(O) // _PANEL, K, _PANEL)
-    compiled.function("panels", weight_KO.dtype)(pointer(weight_KO), pointer(found), c_int64(K), c_int64(O))
+    compiled.function("panels", dtype)(pointer(weight_KO, dtype), pointer(found, dtype), c_int64(K), c_int64(O))
     return found
 
 
 def product(x_NK: Tensor, weight_KO: Tensor, block: int) -> Tensor:
-    """Return x @ weight, (N, O), added up in blocks of so many terms."""
-    (N, K), O = x_NK.shape, weight_KO.shape[1]  # noqa: E741
-    y_NO, sums, laid_out = x_NK.new_empty(N, O), torch.empty(N, _whole(O)), panels(weight_KO)
-    arrays = (pointer(a) for a in (x_NK, laid_out, y_NO, sums))
-    compiled.function("product", x_NK.dtype)(*arrays, c_int64(N), c_int64(K), c_int64(O), c_int64(block))
+    """Return x @ weight, (N, O), added up in blocks of so many terms; x is contiguous."""
+    (N, K), O, dtype = x_NK.shape, weight_KO.shape[1], x_NK.dtype  # noqa: E741
+    y_NO, sums = x_NK.new_empty(N, O), x_NK.new_empty(N, _whole(O), dtype=torch.float32)
+    laid_out = panels(weight_KO)
+    arrays = (pointer(x_NK, dtype), pointer(laid_out, dtype), pointer(y_NO, dtype), pointer(sums, torch.float32))
+    compiled.function("product", dtype)(*arrays, c_int64(N), c_int64(K), c_int64(O), c_int64(block))
     return y_NO
 
 
@@ -150,12 +167,11 @@ def block_of(K: int, O: int, dtype: torch.dtype) -> int | None:  # noqa: E741
     """
     if K % 2 or O % compiled.LANES or not compiled.computes(dtype):
         return None
-    chance = torch.Generator().manual_seed(1)
-    half, columns = K // 2, min(O, _PANEL)
-    x_NK, weight_KO = torch.randn(64, K, generator=chance), torch.randn(K, columns, generator=chance)
-    x_NK[:, half:], weight_KO[half:] = x_NK[:, :half], -weight_KO[:half]
-    order = torch.randperm(K, generator=chance)
-    x_NK, weight_KO = x_NK[:, order].to(dtype), weight_KO[order].to(dtype)
+    chance, half, columns = np.random.default_rng(1), K // 2, min(O, _PANEL)
+    x, weight = chance.standard_normal((64, K)), chance.standard_normal((K, columns))
+    x[:, half:], weight[half:] = x[:, :half], -weight[:half]
+    order = chance.permutation(K)
+    x_NK, weight_KO = (torch.from_numpy(a).to(dtype) for a in (x[:, order].copy(), weight[order]))
     whole_KO = weight_KO.repeat(1, -(-O // columns))[:, :O].contiguous()
     right = [multiply(x_NK[:n], whole_KO)[:, :columns] for n in (4, len(x_NK))]
     for block in (K, *(block for block in _BLOCKS if block < K)):

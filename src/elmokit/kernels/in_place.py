@@ -24,7 +24,8 @@ def lstmp_in_place(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer; arguments and results as `kernels.lstmp`, which are not changed."""
     y_TZBP = x_TZBI.new_empty(len(rows), *h_ZBP.shape)
-    h_ZBP, c_ZBD = h_ZBP.clone(), c_ZBD.clone()
+    h_ZBP = h_ZBP.to(x_TZBI.dtype, copy=True, memory_format=torch.contiguous_format)
+    c_ZBD = c_ZBD.clone(memory_format=torch.contiguous_format)
     for z in range(len(weights.kernel_ZKG)):
         _one_direction(weights, z, x_TZBI[:, z], h_ZBP[z], c_ZBD[z], y_TZBP[:, z], rows)
     return y_TZBP, h_ZBP, c_ZBD
@@ -41,7 +42,7 @@ def _one_direction(
     xh_TnK = x_TBI.new_zeros(T + 1, most, I + P)  # what each step reads; its output is part of what the next reads
     xh_TnK[:T, :B, :I], xh_TnK[0, :B, I:] = x_TBI, h_BP
     c, m = nn.functional.pad(c_BD, (0, 0, 0, most - B)), x_TBI.new_empty(most, D)
-    by_library = compiled.computes(m.dtype) and c.dtype == torch.float32 and D % compiled.LANES == 0
+    by_library = D % compiled.LANES == 0 and c.dtype == torch.float32 and compiled.computes(m.dtype, x_TBI, c)
     cells = compiled.cells if by_library else _cells
     clip = math.inf if project is None or weights.proj_clip is None else weights.proj_clip
     for t, left in enumerate(rows):

@@ -79,7 +79,7 @@ class Packed:
     """A weight laid out as oneDNN reads it fastest, for many products of few rows with the same weight.
 
     Called with x (N, I) it returns x @ weight + bias, (N, O), without a graph of gradients, bitwise as `multiply`. It
-    takes as much memory again as the weight.
+    takes as much memory again as the weight; so do the panels of `few_rows`, where a model embeds many and few.
     """
 
     def __init__(self, weight_IO: Tensor) -> None:
