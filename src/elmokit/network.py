@@ -21,14 +21,12 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError, expect, expect_count, expect_number, shown
-from elmokit.kernels import Weights, affine, lstmp, whole_rows, window_maxima
+from elmokit.kernels import Weights, affine, lstmp, recurring_rows, whole_rows, window_maxima
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
 
 # Words convolved together: few enough that their windows stay in cache, sorted so that they are of like length.
 _WORDS_PER_CONVOLUTION = 256
-# Many words are rounded up to a multiple of this, for oneDNN keeps what it makes for each number of rows, up to a MB.
-_WORDS_AT_A_TIME = 64
 
 
 class Affine(nn.Module):
@@ -296,8 +294,7 @@ class BiLM(nn.Module):
 
     def encode(self, chars_UC: Ids) -> Tensor:
         """Return layer 0, (U, P), of words spelled as ids."""
-        rows = whole_rows(len(chars_UC), next(self.parameters()))
-        rows = -(-rows // _WORDS_AT_A_TIME) * _WORDS_AT_A_TIME if rows > _WORDS_AT_A_TIME else rows
+        rows = recurring_rows(whole_rows(len(chars_UC), next(self.parameters())))
         fill = np.repeat(chars_UC[:1], rows - len(chars_UC), axis=0)
         ids_UC = torch.from_numpy(np.concatenate([chars_UC, fill]).astype(np.int64)).to(self.device)
         return self.encoder(ids_UC)[: len(chars_UC)]

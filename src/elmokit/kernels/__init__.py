@@ -17,6 +17,7 @@ from elmokit.kernels.plain import lstmp_plain
 from elmokit.kernels.product import affine as affine
 from elmokit.kernels.product import forget_kept
 from elmokit.kernels.product import product as product
+from elmokit.kernels.product import recurring_rows as recurring_rows
 from elmokit.kernels.product import whole_rows as whole_rows
 
 

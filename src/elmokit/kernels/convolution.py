@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmokit.kernels.product import in_product_type, multiply
+from elmokit.kernels.product import in_product_type, multiply, recurring_rows
 
 
 def window_maxima(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
@@ -18,14 +18,19 @@ def window_maxima(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
     x_UCE, weight_KN = in_product_type(x_UCE, weight_KN)
     if torch.is_grad_enabled():
         return _WindowMaxima.apply(x_UCE, weight_KN)
-    return _values(_windows(x_UCE, weight_KN), weight_KN).amax(1)
+    views_UWK = _windows(x_UCE, weight_KN)
+    (U, W, K), N = views_UWK.shape, weight_KN.shape[1]
+    windows_MK = x_UCE.new_empty(recurring_rows(U * W), K)
+    windows_MK[: U * W].view(U, W, K).copy_(views_UWK)
+    windows_MK[U * W :].zero_()
+    return multiply(windows_MK, weight_KN)[: U * W].view(U, W, N).amax(1)
 
 
 def _windows(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
-    """Return copies of all windows, (U, C - K / E + 1, K)."""
+    """Return views of all windows, (U, C - K / E + 1, K)."""
     U, C, E = x_UCE.shape
     K = len(weight_KN)
-    return x_UCE.contiguous().as_strided((U, C - K // E + 1, K), (C * E, E, 1)).contiguous()
+    return x_UCE.contiguous().as_strided((U, C - K // E + 1, K), (C * E, E, 1))
 
 
 def _values(windows_UWK: Tensor, weight_KN: Tensor) -> Tensor:
@@ -35,7 +40,7 @@ def _values(windows_UWK: Tensor, weight_KN: Tensor) -> Tensor:
 class _WindowMaxima(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
-        windows_UWK = _windows(x_UCE, weight_KN)
+        windows_UWK = _windows(x_UCE, weight_KN).contiguous()
         y_UWN = _values(windows_UWK, weight_KN)
         maxima_UN = y_UWN.amax(1)
         ctx.save_for_backward(windows_UWK, weight_KN, y_UWN, maxima_UN)

@@ -52,6 +52,15 @@ def whole_rows(n: int, weight: Tensor | None = None) -> int:
     return -(-n // together) * together
 
 
+def recurring_rows(n: int) -> int:
+    """Return a number of rows that is n or little more, one of eight between a power of two and the next.
+
+    oneDNN makes code for each number of rows that it meets, and keeps it.
+    """
+    step = max(4, 1 << max(0, n.bit_length() - 4))
+    return -(-n // step) * step
+
+
 def in_product_type(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     """Return all of these in the type of autocast where that is on, else as they are; None stays None."""
     device = x.device.type
