@@ -86,7 +86,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
     text = describe_text(arguments.text, arguments.limit)
     options = random_model.options(arguments.shape)
-    work, weights = arithmetic(options, text), weights_of_layers(options)
+    work, weights = arithmetic(options, text), weights_of_steps(options)
     shim = stand_in(scratch)
     runs = {name: run for name, run in RUNS.items() if run["engine"] in arguments.pythons}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("matmul", "reading", *runs)}
@@ -175,7 +175,7 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
     and additions are not counted, so an implementation that does more work gets no credit for it.
     """
     projection, cnn = options["lstm"]["projection_dim"], options["char_cnn"]
-    token = 2 * weights_of_layers(options)
+    token = 2 * weights_of_steps(options)
     places = cnn["max_characters_per_token"]
     windows = sum((places - width + 1) * width * count for width, count in cnn["filters"])
     filters = sum(count for _, count in cnn["filters"])
@@ -187,15 +187,15 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def weights_of_layers(options: dict[str, Any]) -> int:
-    """Number of weights that a place of a sentence meets in the LSTM layers, both directions."""
+def weights_of_steps(options: dict[str, Any]) -> int:
+    """Number of weights that a step of the LSTM layers needs, both directions: those of h and of the projection."""
     cells, projection = options["lstm"]["dim"], options["lstm"]["projection_dim"]
-    return 2 * options["lstm"]["n_layers"] * (2 * projection * 4 * cells + cells * projection)
+    return 2 * options["lstm"]["n_layers"] * (projection * 4 * cells + cells * projection)
 
 
 def latency_share(weights: int, reading_gb_s: float) -> dict[str, Any]:
-    """Milliseconds of one sentence of 20 tokens in which the weights are read, at each of its 22 places, as a step
-    needs the one before. Those of the input could be read once for all places; elmokit reads them with the others.
+    """Milliseconds of one sentence of 20 tokens in which these weights are read, at each of its 22 places, as a step
+    needs the one before.
     """
     return {
         "weights_mb": round(4 * weights / 1e6, 1),

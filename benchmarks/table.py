@@ -47,7 +47,7 @@ def embed_row(shape: str, name: str, measured: dict[str, Any]) -> str:
         *("" if name.startswith("elmokit") else ratio(measured["runs"][ours], run) for ours in OURS),
         f"{rate:.0f}",
         f"{rate / peak:.0%}",
-        f"{run['latency_ms']:.0f}" + (f" ({run['latency_kept_ms']:.0f})" if "latency_kept_ms" in run else ""),
+        f"{run['latency_ms']:.1f}" + (f" ({run['latency_kept_ms']:.1f})" if "latency_kept_ms" in run else ""),
         f"{run['peak_mb']:,}",
     ]
     return "| " + " | ".join(cells) + " |"
@@ -80,7 +80,7 @@ def latency_note(bound: dict[str, Any] | None) -> str:
     if bound is None:
         return ""
     return (
-        f" One sentence reads the {bound['weights_mb']:g} MB of the layers' weights at each of its 22 places, "
+        f" One sentence reads the {bound['weights_mb']:g} MB of the recurrence's weights at each of its 22 places, "
         f"{bound['reading_ms']:.1f} ms in float32 at the {bound['reading_gb_s']:.0f} GB/s of a plain sum over as many "
         "values in the same rounds, half of that in bfloat16, before a word is spelled or a gate computed."
     )
