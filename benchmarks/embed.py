@@ -175,7 +175,7 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
     and additions are not counted, so an implementation that does more work gets no credit for it.
     """
     projection, cnn = options["lstm"]["projection_dim"], options["char_cnn"]
-    token = 2 * weights_of_steps(options)
+    token = 2 * weights_of_layers(options)
     places = cnn["max_characters_per_token"]
     windows = sum((places - width + 1) * width * count for width, count in cnn["filters"])
     filters = sum(count for _, count in cnn["filters"])
@@ -185,6 +185,12 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
         "mflop_per_distinct_word": round(word / 1e6, 2),
         "gflop_for_the_text": round((text["tokens"] * token + text["distinct_words"] * word) / 1e9, 1),
     }
+
+
+def weights_of_layers(options: dict[str, Any]) -> int:
+    """Number of weights that a place of a sentence meets in the LSTM layers, both directions."""
+    cells, projection = options["lstm"]["dim"], options["lstm"]["projection_dim"]
+    return 2 * options["lstm"]["n_layers"] * (2 * projection * 4 * cells + cells * projection)
 
 
 def weights_of_steps(options: dict[str, Any]) -> int:

@@ -42,9 +42,9 @@ def dtype(request, monkeypatch):
 
 def make_layer(I, P, D, *, projected=True, clips=(3.0, 3.0), dtype=torch.float32, seed=0):  # noqa: E741
     chance = torch.Generator().manual_seed(seed)
-    kernel, bias, projection = (
-        torch.randn(*shape, generator=chance) * 0.3 for shape in ((2, I + P, 4 * D), (2, 4 * D), (2, D, P))
-    )
+    shapes = (2, I + P, 4 * D), (2, 4 * D), (2, D, P)
+    # Scaled so that no step enlarges what rounding did in the one before.
+    kernel, bias, projection = (torch.randn(*s, generator=chance) * s[1] ** -0.5 for s in shapes)
     return Weights(kernel.to(dtype), bias.to(dtype), projection.to(dtype) if projected else None, *clips)
 
 

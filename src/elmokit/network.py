@@ -21,7 +21,17 @@ from torch import Tensor, nn
 
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError, expect, expect_count, expect_number, shown
-from elmokit.kernels import Weights, affine, lstmp, recurring_rows, whole_rows, window_maxima
+from elmokit.kernels import (
+    Packed,
+    Weights,
+    affine,
+    kept,
+    lstmp,
+    recurring_rows,
+    whole_rows,
+    window_maxima,
+    window_maxima_by,
+)
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
 
@@ -115,6 +125,8 @@ class WordEncoder(nn.Module):
         group is cut to its longest word plus the widest filter, which leaves every word all its windows but copies.
         """
         lengths_U = (chars_UC != len(self.char_embed) - 1).sum(1)  # the last symbol is the padding
+        if len(chars_UC) <= _WORDS_PER_CONVOLUTION:
+            return self._group_maxima(chars_UC, lengths_U.amax())
         order = torch.argsort(lengths_U, stable=True)
         parts = order.split(_WORDS_PER_CONVOLUTION)
         groups = [self._group_maxima(chars_UC[part], lengths_U[part[-1]]) for part in parts]
@@ -131,8 +143,25 @@ class WordEncoder(nn.Module):
         if cut > chars_UC.shape[1]:
             return torch.cat([convolution(x_UCE) for convolution in self.cnn], dim=-1)
         filters: list[Convolution] = list(self.cnn)  # type: ignore[arg-type]  # modules are untyped
-        weight_KN = torch.cat([convolution.widened(self.widest) for convolution in filters], dim=-1)
-        return window_maxima(x_UCE, weight_KN) + torch.cat([convolution.bias for convolution in filters])
+        weights = [weight for one in filters for weight in (one.weight, one.bias)]
+        if (
+            torch.is_grad_enabled()
+            or torch.is_autocast_enabled(x_UCE.device.type)
+            or any(w.requires_grad for w in weights)
+        ):
+            weight_KN, bias_N = self._joined(filters)
+            return window_maxima(x_UCE, weight_KN) + bias_N
+        product, bias_N = kept(weights, "joined", lambda: self._packed(filters))
+        return window_maxima_by(product, x_UCE, self.widest * x_UCE.shape[2]) + bias_N
+
+    def _joined(self, filters: Sequence[Convolution]) -> tuple[Tensor, Tensor]:
+        """Return all filters as one, of windows of the widest one's size: weight (K, N) and bias (N)."""
+        weights = torch.cat([convolution.widened(self.widest) for convolution in filters], dim=-1)
+        return weights, torch.cat([convolution.bias for convolution in filters])
+
+    def _packed(self, filters: Sequence[Convolution]) -> tuple[Packed, Tensor]:
+        weight_KN, bias_N = self._joined(filters)
+        return Packed(weight_KN), bias_N
 
 
 class WordTable(nn.Module):

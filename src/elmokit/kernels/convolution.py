@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,18 +20,22 @@ def window_maxima(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
     x_UCE, weight_KN = in_product_type(x_UCE, weight_KN)
     if torch.is_grad_enabled():
         return _WindowMaxima.apply(x_UCE, weight_KN)
-    views_UWK = _windows(x_UCE, weight_KN)
-    (U, W, K), N = views_UWK.shape, weight_KN.shape[1]
+    return window_maxima_by(partial(multiply, b_IO=weight_KN), x_UCE, len(weight_KN))
+
+
+def window_maxima_by(product: Callable[[Tensor], Tensor], x_UCE: Tensor, K: int) -> Tensor:
+    """Return the maxima without gradients, by a function that multiplies windows (M, K) with a weight."""
+    views_UWK = _windows(x_UCE, K)
+    U, W, _ = views_UWK.shape
     windows_MK = x_UCE.new_empty(recurring_rows(U * W), K)
     windows_MK[: U * W].view(U, W, K).copy_(views_UWK)
     windows_MK[U * W :].zero_()
-    return multiply(windows_MK, weight_KN)[: U * W].view(U, W, N).amax(1)
+    return product(windows_MK)[: U * W].view(U, W, -1).amax(1)
 
 
-def _windows(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
+def _windows(x_UCE: Tensor, K: int) -> Tensor:
     """Return views of all windows, (U, C - K / E + 1, K)."""
     U, C, E = x_UCE.shape
-    K = len(weight_KN)
     return x_UCE.contiguous().as_strided((U, C - K // E + 1, K), (C * E, E, 1))
 
 
@@ -40,7 +46,7 @@ def _values(windows_UWK: Tensor, weight_KN: Tensor) -> Tensor:
 class _WindowMaxima(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
-        windows_UWK = _windows(x_UCE, weight_KN).contiguous()
+        windows_UWK = _windows(x_UCE, len(weight_KN)).contiguous()
         y_UWN = _values(windows_UWK, weight_KN)
         maxima_UN = y_UWN.amax(1)
         ctx.save_for_backward(windows_UWK, weight_KN, y_UWN, maxima_UN)

@@ -15,7 +15,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from ctypes import c_int64
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -91,10 +91,13 @@ def lstmp_few_rows(
     y_ZTBP = x_TZBI.new_empty(Z, T, B, P)
     h_ZBP = h_ZBP.to(dtype, copy=True, memory_format=torch.contiguous_format)
     c_ZBD = c_ZBD.clone(memory_format=torch.contiguous_format)
-    kernels = kept(weights.kernel_ZKG, f"panels of {I}", partial(_split, I))
+    kernel_ZKG, projection_ZDP = weights.kernel_ZKG, weights.projection_ZDP
+    kernels = kept(
+        [kernel_ZKG], f"panels of {I}", lambda: [(panels(k[:I]), panels(k[I:])) for k in kernel_ZKG.detach()]
+    )
     projections: list[Tensor | None] = [None] * Z
-    if weights.projection_ZDP is not None:
-        projections = kept(weights.projection_ZDP, "panels", lambda p_ZDP: [panels(p_DP) for p_DP in p_ZDP])
+    if projection_ZDP is not None:
+        projections = kept([projection_ZDP], "panels", lambda: [panels(p_DP) for p_DP in projection_ZDP.detach()])
     rows_T = torch.tensor(rows, dtype=torch.int64, device="cpu")
     runs, alive = (_Run * Z)(), []
     for z, (x_panels, h_panels) in enumerate(kernels):
@@ -134,11 +137,6 @@ def _run(weights: Weights, shape: Sequence[int], dtype: torch.dtype, arrays: dic
 
 def _steps_ahead(B: int) -> int:
     return max(1, _ROWS_AHEAD // B)
-
-
-def _split(I: int, kernel_ZKG: Tensor) -> list[tuple[Tensor, Tensor]]:  # noqa: E741
-    """Return the panels of x and those of h for each direction."""
-    return [(panels(kernel_KG[:I]), panels(kernel_KG[I:])) for kernel_KG in kernel_ZKG]
 
 
 def panels(weight_KO: Tensor) -> Tensor:

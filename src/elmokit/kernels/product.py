@@ -102,20 +102,19 @@ class Packed:
         return torch.ops.mkldnn._linear_pointwise(x_NI, self.packed, bias_O, "none", [], "")
 
 
-# What was made of weights that are alive and do not learn, by kind, with the version of the weight that it was made of:
-# a change makes it anew. Weights that learn have none: optimisers may change them without changing their version.
-_KEPT: MutableMapping[Tensor, tuple[tuple[int, int], dict[str, Any]]] = WeakTensorKeyDictionary()
+# What was made of weights that are alive and do not learn, by kind, with the versions of the weights it was made of: a
+# change makes it anew. Weights that learn have none: optimisers may change them without changing their version.
+_KEPT: MutableMapping[Tensor, dict[str, tuple[Any, Any]]] = WeakTensorKeyDictionary()
 
 
-def kept(weight: Tensor, kind: str, make: Callable[[Tensor], T]) -> T:
-    """Return what `make` makes of a weight that does not learn: made once, and again when the weight has changed."""
-    version = weight.data_ptr(), 0 if weight.is_inference() else weight._version
-    known = _KEPT.get(weight)
-    if known is None or known[0] != version:
-        known = _KEPT[weight] = version, {}
-    if kind not in known[1]:
-        known[1][kind] = make(weight.detach())
-    return known[1][kind]
+def kept(weights: Sequence[Tensor], kind: str, make: Callable[[], T]) -> T:
+    """Return what `make` makes of weights that do not learn: made once, and again when one of them has changed."""
+    versions = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
+    of_first = _KEPT.setdefault(weights[0], {})
+    known = of_first.get(kind)
+    if known is None or known[0] != versions:
+        known = of_first[kind] = versions, make()
+    return known[1]
 
 
 def forget_kept(weight: Tensor) -> None:
@@ -130,7 +129,7 @@ def packed(weight: Tensor) -> Sequence[Callable[..., Tensor]]:
     parts = weight.detach().view(-1, *weight.shape[-2:])
     if weight.requires_grad:
         return [partial(multiply, b_IO=weight_IO) for weight_IO in parts]
-    return kept(weight, "packed", lambda _: [Packed(weight_IO) for weight_IO in parts])
+    return kept([weight], "packed", lambda: [Packed(weight_IO) for weight_IO in parts])
 
 
 class _Product(torch.autograd.Function):
