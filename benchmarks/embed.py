@@ -42,7 +42,7 @@ TOLERANCE = 1e-4
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parse(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         random_model.write(scratch / "model", arguments.shape, seed=arguments.seed)
@@ -54,8 +54,9 @@ def main() -> None:
     print("\n".join(table.embed_lines(results)))
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(description: str | None) -> argparse.Namespace:
+    """Return what the command line asks; `pythons`: the interpreter of each engine."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--peer",
         action="append",
@@ -86,15 +87,13 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
     text = describe_text(arguments.text, arguments.limit)
     options = random_model.options(arguments.shape)
-    work, weights = arithmetic(options, text), weights_of_steps(options)
+    work = arithmetic(options, text)
     shim = stand_in(scratch)
     runs = {name: run for name, run in RUNS.items() if run["engine"] in arguments.pythons}
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("matmul", "reading", *runs)}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("matmul", *runs)}
     differences: dict[str, float] = {}
     for number in range(arguments.rounds):
-        for limit in ("matmul", "reading"):
-            asked = {"engine": limit, "threads": arguments.threads, "weights": weights}
-            rounds[limit].append(run(sys.executable, asked, shim))
+        rounds["matmul"].append(run(sys.executable, {"engine": "matmul", "threads": arguments.threads}, shim))
         for name, asked in runs.items():
             save = str(scratch / f"{name}.npz") if number == 0 else None
             rounds[name].append(run(arguments.pythons[asked["engine"]], job | asked | {"save": save}, shim))
@@ -110,7 +109,6 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "max_difference": differences,
         "matmul_gflops": round(max(one["gflops"] for one in rounds["matmul"]), 1),
         "matmul_rates": rounds["matmul"][0]["rates"],
-        "latency": latency_share(weights, max(one["gb_s"] for one in rounds["reading"])),
         "runs": {name: summary(rounds[name], text["tokens"]) for name in runs},
     }
 
@@ -219,11 +217,6 @@ def summary(rounds: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
         "tokens_per_cpu_s": round(tokens / statistics.median(one["cpu_seconds"] for one in rounds), 1),
         "peak_mb": max(one["peak_mb"] for one in rounds),
         "load_seconds": round(statistics.median(one["load_seconds"] for one in rounds), 2),
-        **{
-            name: round(statistics.median(one[name] for one in rounds), 1)
-            for name in ("latency_ms", "latency_kept_ms")
-            if name in rounds[0]
-        },
         "seconds_of_each_round": [round(one, 2) for one in seconds],
     }
 

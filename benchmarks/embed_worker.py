@@ -1,6 +1,7 @@
 """One timed pass in a process of its own; started by embed.py, in elmokit's environment or in a peer's (Python 3.6 on).
 
-Reads a JSON job from stdin: engine, model, text, limit, order, batch_size, threads, save. Writes one JSON line.
+Reads a JSON job from stdin: engine, model, text, limit, order, batch_size, threads, save, one_sentence. Writes one JSON
+line.
 """
 
 import json
@@ -55,9 +56,10 @@ def elmokit(job):
     elmo = elmokit.load(job["model"], precision=job.get("precision", "float32"))
     loaded = time.perf_counter() - start
     result = timed(lambda sentences: elmo.embed(sentences, layers="all"), job)
-    words, sentences = elmo.word_vectors(), read(job)
-    for _ in ("their words are new", "their words are known"):
-        result["latency_kept_ms"] = latency_ms(lambda one: elmo.embed(one, layers="all", words=words), sentences)
+    if job.get("one_sentence"):
+        words, sentences = elmo.word_vectors(), read(job)
+        for _ in ("their words are new", "their words are known"):
+            result["latency_kept_ms"] = latency_ms(lambda one: elmo.embed(one, layers="all", words=words), sentences)
     return dict(result, load_seconds=loaded, version=elmokit.__version__, torch=torch.__version__)
 
 
@@ -161,14 +163,15 @@ def batches(sentences, job):
 
 
 def timed(embed, job):
-    """A first batch, to warm up and to save for the comparison; then every sentence, against the clock."""
+    """A first batch, to warm up and to save for the comparison; then every sentence, or one at a time, timed."""
     import numpy
 
     sentences = read(job)
     first = [numpy.array(vectors) for vectors in embed(sentences[: job["batch_size"]])]
-    if job["save"]:
+    if job.get("save"):
         numpy.savez(job["save"], *first)
-    latency = latency_ms(embed, sentences)
+    if job.get("one_sentence"):
+        return {"latency_ms": latency_ms(embed, sentences)}
     before = peak_memory()
     wall, cpu = time.perf_counter(), time.process_time()
     tokens = sum(vectors.shape[-2] for vectors in embed(sentences))
@@ -177,7 +180,7 @@ def timed(embed, job):
     if tokens != expected:
         sys.exit(f"vectors came back for {tokens} tokens of {expected}")
     memory = {"peak_mb_before": before, "peak_mb": peak_memory()}
-    return dict(memory, seconds=wall, cpu_seconds=cpu, latency_ms=latency)
+    return dict(memory, seconds=wall, cpu_seconds=cpu)
 
 
 def latency_ms(embed, sentences):

@@ -28,9 +28,8 @@ LABELS = {
 def embed_lines(results: dict[str, Any]) -> list[str]:
     """The table of embed.json, shapes one below the other, and a line for each about how it was measured."""
     lines = [
-        "| shape | engine | tokens/s | elmokit against it | in bfloat16 | needed GFLOP/s | of peak | one sentence, ms "
-        "| peak MB |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| shape | engine | tokens/s | elmokit against it | in bfloat16 | needed GFLOP/s | of peak | peak MB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for shape, measured in sorted(results.items(), reverse=True):
         lines += [embed_row(shape, name, measured) for name in LABELS if name in measured["runs"]]
@@ -38,25 +37,23 @@ def embed_lines(results: dict[str, Any]) -> list[str]:
 
 
 def embed_row(shape: str, name: str, measured: dict[str, Any]) -> str:
-    run, peak = measured["runs"][name], measured["matmul_gflops"]
+    run, peak, rounds = measured["runs"][name], measured["matmul_gflops"], "seconds_of_each_round"
     rate = measured["work"]["gflop_for_the_text"] * run["tokens_per_s"] / measured["text"]["tokens"]
     cells = [
         shape,
         LABELS[name].format(**run),
         f"{run['tokens_per_s']:,.0f}",
-        *("" if name.startswith("elmokit") else ratio(measured["runs"][ours], run) for ours in OURS),
+        *("" if name in OURS else times_faster(measured["runs"][ours][rounds], run[rounds]) for ours in OURS),
         f"{rate:.0f}",
         f"{rate / peak:.0%}",
-        f"{run['latency_ms']:.1f}" + (f" ({run['latency_kept_ms']:.1f})" if "latency_kept_ms" in run else ""),
         f"{run['peak_mb']:,}",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def ratio(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+def times_faster(ours: list[float], theirs: list[float]) -> str:
     """How many times faster elmokit was: the median of the rounds' ratios, and their range."""
-    pairs = zip(theirs["seconds_of_each_round"], ours["seconds_of_each_round"], strict=True)
-    ratios = [their / our for their, our in pairs]
+    ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     return f"{statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
@@ -72,15 +69,36 @@ def note(shape: str, measured: dict[str, Any]) -> str:
         f"median of {rounds} rounds; the others in batches of {measured['peer_batch_size']}; needed "
         f"{work['mflop_per_token']:g} MFLOP a token and {work['mflop_per_distinct_word']:g} a distinct word; "
         f"largest difference of the vectors {max(measured['max_difference'].values()):.0e}."
-    ) + latency_note(measured.get("latency"))
+    )
 
 
-def latency_note(bound: dict[str, Any] | None) -> str:
-    """What reading the weights alone takes of the time of one sentence."""
-    if bound is None:
-        return ""
+def latency_lines(results: dict[str, Any]) -> list[str]:
+    """The table of latency.json, and a line for each shape about what reading weights takes of it."""
+    lines = [
+        "| shape | engine | one sentence, ms | elmokit is faster | in bfloat16 | words known, ms | elmokit is faster "
+        "| in bfloat16 |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for shape, measured in sorted(results.items(), reverse=True):
+        lines += [latency_row(shape, name, measured["runs"]) for name in LABELS if name in measured["runs"]]
+    return [*lines, "", *(latency_note(shape, measured) for shape, measured in sorted(results.items(), reverse=True))]
+
+
+def latency_row(shape: str, name: str, runs: dict[str, Any]) -> str:
+    """One engine; older tools know no words, so elmokit's time with known ones is compared with their only time."""
+    run, cells = runs[name], [shape, LABELS[name].format(**runs[name])]
+    for kind in ("latency_ms", "latency_kept_ms"):
+        cells.append(f"{run[f'median_{kind}']:.1f}" if kind in run else "")
+        cells += ["" if name in OURS else times_faster(runs[ours][kind], run["latency_ms"]) for ours in OURS]
+    return "| " + " | ".join(cells) + " |"
+
+
+def latency_note(shape: str, measured: dict[str, Any]) -> str:
+    """What reading the weights of the steps alone takes."""
+    bound, machine, rounds = measured["reading"], measured["machine"], len(measured["runs"]["elmokit"]["latency_ms"])
     return (
-        f" One sentence reads the {bound['weights_mb']:g} MB of the recurrence's weights at each of its 22 places, "
+        f"- {shape}: {machine['cpu']}, threads: {machine['threads']}; median of {rounds} rounds. "
+        f"A sentence reads the {bound['weights_mb']:g} MB of the recurrence's weights at each of its 22 places, "
         f"{bound['reading_ms']:.1f} ms in float32 at the {bound['reading_gb_s']:.0f} GB/s of a plain sum over as many "
         "values in the same rounds, half of that in bfloat16, before a word is spelled or a gate computed."
     )
@@ -343,6 +361,7 @@ def page_lines(result: dict[str, Any]) -> list[str]:
 TABLES = [
     ("seeing.md", "page", page_lines),
     ("benchmarks.md", "embed", embed_lines),
+    ("benchmarks.md", "latency", latency_lines),
     ("benchmarks.md", "train_peer", train_lines),
     ("benchmarks.md", "train_speed", speed_lines),
     ("benchmarks.md", "precision", precision_lines),
