@@ -142,7 +142,8 @@ def test_what_cannot_compute_is_refused(tiny, options, message):
         Elmo(tiny, **options)
 
 
-def test_changed_weights_are_used(tiny):
+@pytest.mark.parametrize("learnt_from", ["a", "a" * 99])  # words that fill their places are convolved in another way
+def test_changed_weights_are_used(tiny, learnt_from):
     """What is packed for speed follows the weights, however they are changed."""
     model = Elmo(tiny)
     first = next(model.embed([["a", "b"]]))
@@ -154,7 +155,7 @@ def test_changed_weights_are_used(tiny):
     model.network.load_state_dict(Elmo(tiny).network.state_dict())
     np.testing.assert_array_equal(first, next(model.embed([["a", "b"]])))
     optimizer = torch.optim.AdamW(model.network.requires_grad_(True).parameters(), lr=0.1, fused=True)
-    model.network(make_batch([["a", "b"]], model.speller))[0][-1].sum().backward()
+    model.network(make_batch([[learnt_from, "b"]], model.speller))[0][-1].sum().backward()
     optimizer.step()
     for learns in (True, False):  # frozen again, it is packed again
         model.network.requires_grad_(learns)

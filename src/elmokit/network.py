@@ -25,6 +25,7 @@ from elmokit.kernels import (
     Packed,
     Weights,
     affine,
+    forget_kept,
     kept,
     lstmp,
     recurring_rows,
@@ -124,6 +125,7 @@ class WordEncoder(nn.Module):
         Padding is one id, so every window that lies wholly in it gives the same value: one such window is enough. A
         group is cut to its longest word plus the widest filter, which leaves every word all its windows but copies.
         """
+        forget_kept(self._filter_weights())
         lengths_U = (chars_UC != len(self.char_embed) - 1).sum(1)  # the last symbol is the padding
         if len(chars_UC) <= _WORDS_PER_CONVOLUTION:
             return self._group_maxima(chars_UC, lengths_U.amax())
@@ -142,25 +144,25 @@ class WordEncoder(nn.Module):
         x_UCE = nn.functional.embedding(chars_UC[:, :cut], self.char_embed)
         if cut > chars_UC.shape[1]:
             return torch.cat([convolution(x_UCE) for convolution in self.cnn], dim=-1)
-        filters: list[Convolution] = list(self.cnn)  # type: ignore[arg-type]  # modules are untyped
-        weights = [weight for one in filters for weight in (one.weight, one.bias)]
-        if (
-            torch.is_grad_enabled()
-            or torch.is_autocast_enabled(x_UCE.device.type)
-            or any(w.requires_grad for w in weights)
-        ):
-            weight_KN, bias_N = self._joined(filters)
+        weights = self._filter_weights()
+        learns = torch.is_grad_enabled() or any(weight.requires_grad for weight in weights)
+        if learns or torch.is_autocast_enabled(x_UCE.device.type):
+            weight_KN, bias_N = self._joined()
             return window_maxima(x_UCE, weight_KN) + bias_N
-        product, bias_N = kept(weights, "joined", lambda: self._packed(filters))
+        product, bias_N = kept(weights, "joined", self._packed)
         return window_maxima_by(product, x_UCE, self.widest * x_UCE.shape[2]) + bias_N
 
-    def _joined(self, filters: Sequence[Convolution]) -> tuple[Tensor, Tensor]:
+    def _filter_weights(self) -> list[Tensor]:
+        return list(self.cnn.parameters())
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
         """Return all filters as one, of windows of the widest one's size: weight (K, N) and bias (N)."""
+        filters: list[Convolution] = list(self.cnn)  # type: ignore[arg-type]  # modules are untyped
         weights = torch.cat([convolution.widened(self.widest) for convolution in filters], dim=-1)
         return weights, torch.cat([convolution.bias for convolution in filters])
 
-    def _packed(self, filters: Sequence[Convolution]) -> tuple[Packed, Tensor]:
-        weight_KN, bias_N = self._joined(filters)
+    def _packed(self) -> tuple[Packed, Tensor]:
+        weight_KN, bias_N = self._joined()
         return Packed(weight_KN), bias_N
 
 

@@ -17,7 +17,7 @@ from elmokit.kernels.plain import Weights as Weights
 from elmokit.kernels.plain import lstmp_plain
 from elmokit.kernels.product import Packed as Packed
 from elmokit.kernels.product import affine as affine
-from elmokit.kernels.product import forget_kept
+from elmokit.kernels.product import forget_kept as forget_kept
 from elmokit.kernels.product import kept as kept
 from elmokit.kernels.product import product as product
 from elmokit.kernels.product import recurring_rows as recurring_rows
@@ -35,7 +35,7 @@ def lstmp(
     """
     for weight in (weights.kernel_ZKG, weights.projection_ZDP):
         if weight is not None:
-            forget_kept(weight)
+            forget_kept([weight])
     device = x_TZBI.device.type
     if torch.is_grad_enabled() or torch.is_autocast_enabled(device):  # those for embedding know no autocast
         for_training = cells_for_training(device, c_ZBD.dtype)

@@ -34,7 +34,7 @@ def product(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tenso
 
 def affine(x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """Return x @ weight + bias as `product`, with the weight packed where nothing learns."""
-    forget_kept(weight_IO)
+    forget_kept([weight_IO])
     if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
         return product(x, weight_IO, bias_O)
     return packed(weight_IO)[0](x.reshape(-1, x.shape[-1]), bias_O=bias_O).view(*x.shape[:-1], -1)
@@ -117,10 +117,10 @@ def kept(weights: Sequence[Tensor], kind: str, make: Callable[[], T]) -> T:
     return known[1]
 
 
-def forget_kept(weight: Tensor) -> None:
-    """Let go of what was made of a weight that learns; there may be some from before it did."""
-    if weight.requires_grad:
-        _KEPT.pop(weight, None)
+def forget_kept(weights: Sequence[Tensor]) -> None:
+    """Let go of what was made of weights of which one learns; there may be some from before it did."""
+    if any(weight.requires_grad for weight in weights):
+        _KEPT.pop(weights[0], None)
 
 
 def packed(weight: Tensor) -> Sequence[Callable[..., Tensor]]:
