@@ -47,11 +47,16 @@ def main() -> None:
         scratch = Path(folder)
         random_model.write(scratch / "model", arguments.shape, seed=arguments.seed)
         measured = measure(arguments, scratch)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    results[arguments.shape] = measured
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print("\n".join(table.embed_lines(results)))
+    print("\n".join(table.embed_lines(add_to(RESULTS, arguments.shape, measured))))
+
+
+def add_to(path: Path, shape: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """Put what was measured of a shape into a file of results, in place of what it had; return all of them."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results[shape] = measured
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return results
 
 
 def parse(description: str | None) -> argparse.Namespace:
@@ -78,13 +83,7 @@ def parse(description: str | None) -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Run all rounds; returns what goes into the results under the name of the shape."""
-    job = {
-        "model": str(scratch / "model"),
-        "text": str(Path(arguments.text).resolve()),
-        "limit": arguments.limit,
-        "batch_size": arguments.batch_size,
-        "threads": arguments.threads,
-    }
+    job = asked_of_all(arguments, scratch)
     text = describe_text(arguments.text, arguments.limit)
     options = random_model.options(arguments.shape)
     work = arithmetic(options, text)
@@ -110,6 +109,17 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "matmul_gflops": round(max(one["gflops"] for one in rounds["matmul"]), 1),
         "matmul_rates": rounds["matmul"][0]["rates"],
         "runs": {name: summary(rounds[name], text["tokens"]) for name in runs},
+    }
+
+
+def asked_of_all(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """What is the same in every engine's job."""
+    return {
+        "model": str(scratch / "model"),
+        "text": str(Path(arguments.text).resolve()),
+        "limit": arguments.limit,
+        "batch_size": arguments.batch_size,
+        "threads": arguments.threads,
     }
 
 
@@ -188,11 +198,11 @@ def arithmetic(options: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
 def weights_of_layers(options: dict[str, Any]) -> int:
     """Number of weights that a place of a sentence meets in the LSTM layers, both directions."""
     cells, projection = options["lstm"]["dim"], options["lstm"]["projection_dim"]
-    return 2 * options["lstm"]["n_layers"] * (2 * projection * 4 * cells + cells * projection)
+    return weights_of_steps(options) + 2 * options["lstm"]["n_layers"] * projection * 4 * cells
 
 
 def weights_of_steps(options: dict[str, Any]) -> int:
-    """Number of weights that a step of the LSTM layers needs, both directions: those of h and of the projection."""
+    """Number of those that a step needs: of h and of the projection, without those of the input."""
     cells, projection = options["lstm"]["dim"], options["lstm"]["projection_dim"]
     return 2 * options["lstm"]["n_layers"] * (projection * 4 * cells + cells * projection)
 
@@ -211,14 +221,18 @@ def latency_share(weights: int, reading_gb_s: float) -> dict[str, Any]:
 def summary(rounds: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     """Medians over the rounds, and the rounds themselves."""
     seconds = [one["seconds"] for one in rounds]
-    keep = ("version", "torch", "tensorflow", "python")
-    return {name: rounds[0][name] for name in keep if name in rounds[0]} | {
+    return versions_of(rounds[0]) | {
         "tokens_per_s": round(tokens / statistics.median(seconds), 1),
         "tokens_per_cpu_s": round(tokens / statistics.median(one["cpu_seconds"] for one in rounds), 1),
         "peak_mb": max(one["peak_mb"] for one in rounds),
         "load_seconds": round(statistics.median(one["load_seconds"] for one in rounds), 2),
         "seconds_of_each_round": [round(one, 2) for one in seconds],
     }
+
+
+def versions_of(one: dict[str, Any]) -> dict[str, str]:
+    """With what an engine ran."""
+    return {name: one[name] for name in ("version", "torch", "tensorflow", "python") if name in one}
 
 
 def machine(threads: int) -> dict[str, Any]:

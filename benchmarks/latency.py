@@ -8,7 +8,6 @@ of running text; of 30 calls the first five are not counted, and the median of t
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -17,7 +16,19 @@ from typing import Any
 
 import random_model
 import table
-from embed import HERE, RUNS, latency_share, machine, parse, run, stand_in, weights_of_steps
+from embed import (
+    HERE,
+    RUNS,
+    add_to,
+    asked_of_all,
+    latency_share,
+    machine,
+    parse,
+    run,
+    stand_in,
+    versions_of,
+    weights_of_steps,
+)
 
 RESULTS = HERE / "results" / "latency.json"
 ENGINES = {name: asked for name, asked in RUNS.items() if "order" not in asked}
@@ -29,23 +40,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         random_model.write(Path(folder) / "model", arguments.shape, seed=arguments.seed)
         measured = measure(arguments, Path(folder))
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    results[arguments.shape] = measured
-    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    add_to(RESULTS, arguments.shape, measured)
     table.main()
 
 
 def measure(arguments: Any, scratch: Path) -> dict[str, Any]:
     """Run all rounds; returns what goes into the results under the name of the shape."""
     weights = weights_of_steps(random_model.options(arguments.shape))
-    job = {
-        "model": str(scratch / "model"),
-        "text": str(Path(arguments.text).resolve()),
-        "limit": arguments.limit,
-        "batch_size": 1,
-        "threads": arguments.threads,
-        "one_sentence": True,
-    }
+    job = asked_of_all(arguments, scratch) | {"batch_size": 1, "one_sentence": True}
     shim = stand_in(scratch)
     runs = {name: asked for name, asked in ENGINES.items() if asked["engine"] in arguments.pythons}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in ("reading", *runs)}
@@ -63,10 +65,10 @@ def measure(arguments: Any, scratch: Path) -> dict[str, Any]:
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Milliseconds of each round, and versions."""
-    kept = {name: rounds[0][name] for name in ("version", "torch", "tensorflow", "python") if name in rounds[0]}
     measured = (name for name in ("latency_ms", "latency_kept_ms") if name in rounds[0])
     times = {name: [round(one[name], 2) for one in rounds] for name in measured}
-    return kept | times | {f"median_{name}": round(statistics.median(found), 2) for name, found in times.items()}
+    medians = {f"median_{name}": round(statistics.median(found), 2) for name, found in times.items()}
+    return versions_of(rounds[0]) | times | medians
 
 
 if __name__ == "__main__":

@@ -96,27 +96,42 @@ static inline V cells_of(V i, V j, V f, V o, float *c, float clip) {
     return MUL(sigmoid(o), tanh_(new));
 }
 
-static void row_float32(const float *gates, float *c, float *m, int64_t D, float clip) {
-    for (int64_t d = 0; d < D; d += LANES)
-        STORE(m + d,
-              cells_of(LOAD(gates + d), LOAD(gates + D + d), LOAD(gates + 2 * D + d), LOAD(gates + 3 * D + d), c + d, clip));
-}
+/* What the types differ in: how LANES values become float32 and back, and how the terms of a product are taken, one at a
+   time of float32, two of bfloat16. */
+#define load_float32 LOAD
+#define save_float32 STORE
+typedef V weights_float32;
+enum { terms_float32 = 1 };
+static inline V weights_at_float32(const float *panel) { return LOAD(panel); }
+static inline V spread_float32(const float *x) { return ALL(*x); }
+static inline V added_float32(V sum, V x, V weights) { return FMA(x, weights, sum); }
 
 #ifdef __AVX512BF16__
-static inline V widened(const uint16_t *x) {
+typedef __m512bh weights_bfloat16;
+enum { terms_bfloat16 = 2 };
+static inline V load_bfloat16(const uint16_t *x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)x)), 16));
 }
-static inline void narrowed(uint16_t *to, V x) { _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x)); }
-
-static void row_bfloat16(const uint16_t *gates, float *c, uint16_t *m, int64_t D, float clip) {
-    for (int64_t d = 0; d < D; d += LANES)
-        narrowed(m + d, cells_of(widened(gates + d), widened(gates + D + d), widened(gates + 2 * D + d),
-                                 widened(gates + 3 * D + d), c + d, clip));
+static inline void save_bfloat16(uint16_t *to, V x) { _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x)); }
+static inline __m512bh weights_at_bfloat16(const uint16_t *panel) { return (__m512bh)_mm512_loadu_si512(panel); }
+static inline __m512bh spread_bfloat16(const uint16_t *x) {
+    int32_t two;
+    memcpy(&two, x, sizeof two);
+    return (__m512bh)_mm512_set1_epi32(two);
 }
+static inline V added_bfloat16(V sum, __m512bh x, __m512bh weights) { return _mm512_dpbf16_ps(sum, x, weights); }
+#define FOR_EACH_TYPE(MACRO) MACRO(float32, float) MACRO(bfloat16, uint16_t)
+#else
+#define FOR_EACH_TYPE(MACRO) MACRO(float32, float)
 #endif
 
 /* Update the cells (n, D) of n rows from their gates (n, 4 D); m (n, D) is for the projection. */
 #define CELLS(TYPE, T)                                                                                                 \
+    static void row_##TYPE(const T *gates, float *c, T *m, int64_t D, float clip) {                                    \
+        for (int64_t d = 0; d < D; d += LANES)                                                                         \
+            save_##TYPE(m + d, cells_of(load_##TYPE(gates + d), load_##TYPE(gates + D + d),                            \
+                                        load_##TYPE(gates + 2 * D + d), load_##TYPE(gates + 3 * D + d), c + d, clip)); \
+    }                                                                                                                  \
     void EXPORT(cells_##TYPE)(const T *gates, float *c, T *m, int64_t n, int64_t D, float clip, int64_t threads) {     \
         if (threads > 1) {                                                                                             \
             _Pragma("omp parallel for num_threads(threads)") for (int64_t row = 0; row < n; row++)                     \
@@ -124,10 +139,7 @@ static void row_bfloat16(const uint16_t *gates, float *c, uint16_t *m, int64_t D
         } else                                                                                                         \
             for (int64_t row = 0; row < n; row++) row_##TYPE(gates + row * 4 * D, c + row * D, m + row * D, D, clip);  \
     }
-CELLS(float32, float)
-#ifdef __AVX512BF16__
-CELLS(bfloat16, uint16_t)
-#endif
+FOR_EACH_TYPE(CELLS)
 
 /* ---------------------------------------------------------------- products */
 
@@ -149,63 +161,35 @@ typedef void tile_function(const void *x, int64_t stride, const void *panel, flo
 #endif
 
 /* Add the terms of one block, K of them, to y (ROWS, VECTORS LANES); the columns begin at the start of the panel. */
-#define TILE(ROWS)                                                                                                     \
-    static void tile_float32_##ROWS(const void *x_, int64_t stride, const void *panel_, float *y, int64_t y_stride,     \
-                                    int64_t K) {                                                                       \
-        const float *x = x_, *panel = panel_;                                                                          \
-        V sum[ROWS][VECTORS];                                                                                          \
-        for (int r = 0; r < ROWS; r++)                                                                                 \
-            for (int v = 0; v < VECTORS; v++) sum[r][v] = LOAD(y + r * y_stride + v * LANES);                           \
-        for (int64_t k = 0; k < K; k++, panel += PANEL) {                                                              \
-            V w[VECTORS];                                                                                              \
-            for (int v = 0; v < VECTORS; v++) {                                                                        \
-                w[v] = LOAD(panel + v * LANES);                                                                        \
-                _mm_prefetch((const char *)(panel + AHEAD + v * LANES), _MM_HINT_T0);                                  \
-            }                                                                                                          \
-            for (int r = 0; r < ROWS; r++) {                                                                           \
-                V one = ALL(x[r * stride + k]);                                                                        \
-                for (int v = 0; v < VECTORS; v++) sum[r][v] = FMA(one, w[v], sum[r][v]);                               \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int r = 0; r < ROWS; r++)                                                                                 \
-            for (int v = 0; v < VECTORS; v++) STORE(y + r * y_stride + v * LANES, sum[r][v]);                           \
-    }
-TILE(1)
-TILE(2)
-TILE(3)
-TILE(4)
-static tile_function *const tiles_float32[] = {tile_float32_1, tile_float32_2, tile_float32_3, tile_float32_4};
-
-#ifdef __AVX512BF16__
-#define TILE_BFLOAT16(ROWS)                                                                                            \
-    static void tile_bfloat16_##ROWS(const void *x_, int64_t stride, const void *panel_, float *y, int64_t y_stride,    \
+#define TILE(TYPE, T, ROWS)                                                                                            \
+    static void tile_##TYPE##_##ROWS(const void *x_, int64_t stride, const void *panel_, float *y, int64_t y_stride,    \
                                      int64_t K) {                                                                      \
-        const uint16_t *x = x_, *panel = panel_;                                                                       \
+        const T *x = x_, *panel = panel_;                                                                              \
         V sum[ROWS][VECTORS];                                                                                          \
         for (int r = 0; r < ROWS; r++)                                                                                 \
             for (int v = 0; v < VECTORS; v++) sum[r][v] = LOAD(y + r * y_stride + v * LANES);                           \
-        for (int64_t k = 0; k < K; k += 2, panel += 2 * PANEL) {                                                       \
-            __m512bh w[VECTORS];                                                                                       \
+        for (int64_t k = 0; k < K; k += terms_##TYPE, panel += terms_##TYPE * PANEL) {                                 \
+            weights_##TYPE w[VECTORS];                                                                                 \
             for (int v = 0; v < VECTORS; v++) {                                                                        \
-                w[v] = (__m512bh)_mm512_loadu_si512(panel + 2 * v * LANES);                                            \
-                _mm_prefetch((const char *)(panel + 2 * AHEAD + 2 * v * LANES), _MM_HINT_T0);                          \
+                const T *at = panel + terms_##TYPE * v * LANES;                                                        \
+                w[v] = weights_at_##TYPE(at);                                                                          \
+                _mm_prefetch((const char *)(at + terms_##TYPE * AHEAD), _MM_HINT_T0);                                  \
             }                                                                                                          \
             for (int r = 0; r < ROWS; r++) {                                                                           \
-                int32_t two;                                                                                           \
-                memcpy(&two, x + r * stride + k, sizeof two);                                                          \
-                for (int v = 0; v < VECTORS; v++)                                                                      \
-                    sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)_mm512_set1_epi32(two), w[v]);                   \
+                weights_##TYPE one = spread_##TYPE(x + r * stride + k);                                                \
+                for (int v = 0; v < VECTORS; v++) sum[r][v] = added_##TYPE(sum[r][v], one, w[v]);                      \
             }                                                                                                          \
         }                                                                                                              \
         for (int r = 0; r < ROWS; r++)                                                                                 \
             for (int v = 0; v < VECTORS; v++) STORE(y + r * y_stride + v * LANES, sum[r][v]);                           \
     }
-TILE_BFLOAT16(1)
-TILE_BFLOAT16(2)
-TILE_BFLOAT16(3)
-TILE_BFLOAT16(4)
-static tile_function *const tiles_bfloat16[] = {tile_bfloat16_1, tile_bfloat16_2, tile_bfloat16_3, tile_bfloat16_4};
-#endif
+#define TILES(TYPE, T)                                                                                                 \
+    TILE(TYPE, T, 1)                                                                                                   \
+    TILE(TYPE, T, 2)                                                                                                   \
+    TILE(TYPE, T, 3)                                                                                                   \
+    TILE(TYPE, T, 4)                                                                                                   \
+    static tile_function *const tiles_##TYPE[] = {tile_##TYPE##_1, tile_##TYPE##_2, tile_##TYPE##_3, tile_##TYPE##_4};
+FOR_EACH_TYPE(TILES)
 
 /* y (n, O in whole panels) = x (n, K) @ weight, or added to what stands there. A panel serves all rows before the next
    one is read from memory. size: bytes of a value of x and of the weights. */
@@ -238,39 +222,26 @@ static void product(tile_function *const *tiles, int size, const char *x, int64_
 }
 
 /* Write sums (n, O), whose rows lie `stride` apart, with their bias if there is one, clipped, to a dense matrix. */
-static void finish_float32(float *to, const float *sums, int64_t stride, const float *bias, int64_t n, int64_t O,
-                           float clip) {
-    for (int64_t row = 0; row < n; row++, to += O, sums += stride)
-        for (int64_t o = 0; o < O; o += LANES) {
-            V sum = bias ? ADD(LOAD(sums + o), LOAD(bias + o)) : LOAD(sums + o);
-            STORE(to + o, within(sum, ALL(-clip), ALL(clip)));
-        }
-}
-
-#ifdef __AVX512BF16__
-static void finish_bfloat16(uint16_t *to, const float *sums, int64_t stride, const float *bias, int64_t n, int64_t O,
-                            float clip) {
-    for (int64_t row = 0; row < n; row++, to += O, sums += stride)
-        for (int64_t o = 0; o < O; o += LANES) {
-            V sum = bias ? ADD(LOAD(sums + o), LOAD(bias + o)) : LOAD(sums + o);
-            narrowed(to + o, within(sum, ALL(-clip), ALL(clip)));
-        }
-}
-#endif
+#define FINISH(TYPE, T)                                                                                                \
+    static void finish_##TYPE(T *to, const float *sums, int64_t stride, const float *bias, int64_t n, int64_t O,       \
+                              float clip) {                                                                            \
+        for (int64_t row = 0; row < n; row++, to += O, sums += stride)                                                 \
+            for (int64_t o = 0; o < O; o += LANES) {                                                                   \
+                V sum = bias ? ADD(LOAD(sums + o), LOAD(bias + o)) : LOAD(sums + o);                                   \
+                save_##TYPE(to + o, within(sum, ALL(-clip), ALL(clip)));                                               \
+            }                                                                                                          \
+    }
+FOR_EACH_TYPE(FINISH)
 
 /* Lay out weights (K, O) in panels; `panels` holds K times O in whole panels, all zero. */
-void EXPORT(panels_float32)(const float *weight, float *panels, int64_t K, int64_t O) {
-    for (int64_t o = 0; o < O; o++)
-        for (int64_t k = 0; k < K; k++) panels[(o / PANEL) * PANEL * K + k * PANEL + o % PANEL] = weight[k * O + o];
-}
-
-#ifdef __AVX512BF16__
-void EXPORT(panels_bfloat16)(const uint16_t *weight, uint16_t *panels, int64_t K, int64_t O) {
-    for (int64_t o = 0; o < O; o++)
-        for (int64_t k = 0; k < K; k++)
-            panels[(o / PANEL) * PANEL * K + (k / 2) * 2 * PANEL + 2 * (o % PANEL) + k % 2] = weight[k * O + o];
-}
-#endif
+#define PANELS(TYPE, T)                                                                                                \
+    void EXPORT(panels_##TYPE)(const T *weight, T *panels, int64_t K, int64_t O) {                                     \
+        int64_t terms = terms_##TYPE;                                                                                  \
+        for (int64_t o = 0; o < O; o++)                                                                                \
+            for (int64_t k = 0; k < K; k++)                                                                            \
+                panels[(o / PANEL * K + k / terms * terms) * PANEL + o % PANEL * terms + k % terms] = weight[k * O + o]; \
+    }
+FOR_EACH_TYPE(PANELS)
 
 /* y (n, O) = x (n, K) @ weight; sums: (n, O in whole panels). */
 #define PRODUCT(TYPE, T)                                                                                               \
@@ -280,10 +251,7 @@ void EXPORT(panels_bfloat16)(const uint16_t *weight, uint16_t *panels, int64_t K
         product(tiles_##TYPE, sizeof(T), (const char *)x, K, n, (const char *)panels, K, O, block, sums, whole, NOTHING); \
         finish_##TYPE(y, sums, whole, 0, n, O, __builtin_inff());                                                      \
     }
-PRODUCT(float32, float)
-#ifdef __AVX512BF16__
-PRODUCT(bfloat16, uint16_t)
-#endif
+FOR_EACH_TYPE(PRODUCT)
 
 /* ---------------------------------------------------------------- the recurrence */
 
@@ -338,9 +306,6 @@ typedef struct {
         } else                                                                                                         \
             for (int64_t z = 0; z < directions; z++) direction_##TYPE(runs + z);                                       \
     }
-STEPS(float32, float)
-#ifdef __AVX512BF16__
-STEPS(bfloat16, uint16_t)
-#endif
+FOR_EACH_TYPE(STEPS)
 
 #endif
