@@ -93,9 +93,10 @@ def test_as_in_place_whatever_the_sizes(half, sizes, ending, projected, clips, s
 @pytest.mark.parametrize(
     ("I", "P", "D"), [(128, 128, 1024), (512, 512, 4096), (256, 256, 2048), (16, 64, 64), (512, 48, 48)]
 )
-@pytest.mark.parametrize("B", [1, 3, 32])
-def test_published_shapes(dtype, I, P, D, B):  # noqa: E741
-    """Products of several blocks, by each variant that this processor runs."""
+@pytest.mark.parametrize("B", [1, 3, 32, 127])
+def test_published_shapes(monkeypatch, dtype, I, P, D, B):  # noqa: E741
+    """Products of several blocks, by each variant that this processor runs; also of more rows than come to it."""
+    monkeypatch.setattr(few_rows, "_MOST_CELLS", 1 << 20)
     weights, rows = make_layer(I, P, D, dtype=dtype), [B, B, -(-B // 2), 1]
     inputs = make_input(weights, rows, B)
     assert few_rows.can_run(weights, *inputs)
@@ -128,7 +129,9 @@ def test_it_is_what_runs_where_it_can(monkeypatch):
         return bool(taken)
 
     assert runs(make_layer(32, 32, 64))
-    assert not runs(make_layer(32, 32, 64), B=33)
+    monkeypatch.setattr(few_rows, "_MOST_CELLS", 10 * 64)
+    assert runs(make_layer(32, 32, 64), B=10)
+    assert not runs(make_layer(32, 32, 64), B=11)
     assert not runs(make_layer(32, 32, 24))
     assert not runs(make_layer(32, 24, 32))
     assert not runs(make_layer(33, 32, 64))
@@ -143,8 +146,9 @@ def test_it_is_what_runs_where_it_can(monkeypatch):
 
 
 @pytest.mark.parametrize("B", [2, 36])
-def test_states_as_they_come(dtype, B):
+def test_states_as_they_come(monkeypatch, dtype, B):
     """Of another type, as one that a model of another precision left; transposed; expanded. Few rows and many."""
+    monkeypatch.setattr(few_rows, "_MOST_CELLS", 32 * 64)
     weights, rows = make_layer(32, 32, 64, dtype=dtype), [B] * 3
     x, h, c = make_input(weights, rows, B)
     other = torch.float32 if dtype == torch.bfloat16 else torch.bfloat16
@@ -159,8 +163,9 @@ def test_states_as_they_come(dtype, B):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_warm_state_and_one_of_another_precision(precision):
+def test_a_warm_state_and_one_of_another_precision(monkeypatch, precision):
     """Few rows give what many give: a stored state is float32, one that is carried may be of another model."""
+    monkeypatch.setattr(few_rows, "_MOST_CELLS", 32 * 64)
     config = make_config(dim=64, projection_dim=32)
     sentences = [["a", "few", "words", "here"], ["more"]]
     warm = Elmo(make_checkpoint(config)).warm([["x", "y"]] * 3).checkpoint()
@@ -262,8 +267,9 @@ def test_gates_and_cells(dtype, clip):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_sentence_alone_and_among_many(precision):
+def test_a_sentence_alone_and_among_many(monkeypatch, precision):
     """A model whose sizes fill vectors: the same bits alone, among a few, and among more than are computed by rows."""
+    monkeypatch.setattr(few_rows, "_MOST_CELLS", 32 * 64)
     elmo = Elmo(make_checkpoint(make_config(dim=64, projection_dim=32)), precision=precision)
     sentences = [[f"word{n}" for n in range(1 + k % 7)] for k in range(50)]
     many = list(elmo.embed(sentences, layers="all", batch_size=50))

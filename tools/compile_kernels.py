@@ -1,4 +1,4 @@
-"""Compile `src/elmokit/kernels/few_rows.c`: part of building a wheel where GCC and an x86-64 Linux are, else left out.
+"""Compile the C of `src/elmokit/kernels`: part of building a wheel where GCC and an x86-64 Linux are, else left out.
 
     python tools/compile_kernels.py          into the source tree, to try what was changed there
 
@@ -18,13 +18,15 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path(__file__).parents[1] / "src" / "elmokit" / "kernels" / "few_rows.c"
-LIBRARY = "libfew_rows.so"
-VARIANTS = {
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mfma"],
-    "avx512bf16": ["-mavx512f", "-mavx512bw", "-mavx512bf16", "-mfma"],
-}
+FOLDER = Path(__file__).parents[1] / "src" / "elmokit" / "kernels"
+LIBRARY = "libelmokit.so"
+FOR_EACH_VARIANT = ("few_rows.c", "filter_tables.c")
+VARIANTS = (
+    ["-DVARIANT=avx2", "-mavx2", "-mfma"],
+    ["-DVARIANT=avx512", "-mavx512f", "-mavx512bw", "-mfma"],
+    ["-DVARIANT=avx512bf16", "-mavx512f", "-mavx512bw", "-mavx512bf16", "-mfma"],
+)
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC"]
 # Of the C library it needs memcpy and memset alone, as old as this.
 TAG = "py3-none-manylinux_2_17_x86_64"
 
@@ -38,7 +40,7 @@ class CompiledKernels(BuildHookInterface):
             self.app.display_info("nothing is compiled: that needs gcc, x86-64 and Linux with glibc")
             return
         editable = version == "editable"
-        library = SOURCE.with_name(LIBRARY) if editable else Path(self.directory, LIBRARY)
+        library = Path(FOLDER if editable else self.directory, LIBRARY)
         try:
             library.parent.mkdir(parents=True, exist_ok=True)
             compile_to(library)
@@ -65,10 +67,10 @@ def compile_to(library: Path) -> None:
     """Compile every variant and put them into one library. Raises `subprocess.CalledProcessError` for a GCC that
     cannot, if only one of them."""
     with tempfile.TemporaryDirectory() as name:
-        objects = {Path(name, f"{variant}.o"): [f"-DVARIANT={variant}", *VARIANTS[variant]] for variant in VARIANTS}
-        objects[Path(name, "dispatch.o")] = ["-DDISPATCH"]
-        for path, flags in objects.items():
-            gcc("-std=c11", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", *flags, "-c", SOURCE, "-o", path)
+        asked = [(source, flags) for source in FOR_EACH_VARIANT for flags in VARIANTS]
+        objects = [Path(name, f"{number}.o") for number in range(len(asked) + 1)]
+        for path, (source, flags) in zip(objects, [*asked, ("processor.c", [])], strict=True):
+            gcc(*FLAGS, *flags, "-c", FOLDER / source, "-o", path)
         gcc("-shared", "-s", "-Wl,--build-id=none", *objects, "-o", library)
 
 
@@ -77,5 +79,5 @@ def gcc(*arguments: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    compile_to(SOURCE.with_name(LIBRARY))
-    print(SOURCE.with_name(LIBRARY))
+    compile_to(FOLDER / LIBRARY)
+    print(FOLDER / LIBRARY)

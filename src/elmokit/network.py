@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from elmokit.checkpoint import Arrays, CharCNN, Config
 from elmokit.errors import MismatchError, expect, expect_count, expect_number, shown
 from elmokit.kernels import (
-    Packed,
+    FilterTables,
     Weights,
     affine,
+    filter_tables,
     forget_kept,
     kept,
     lstmp,
     recurring_rows,
     whole_rows,
     window_maxima,
-    window_maxima_by,
 )
 from elmokit.mirror import Streams, side_by_side
 from elmokit.text import Batch, Ids
@@ -120,13 +120,31 @@ class WordEncoder(nn.Module):
         return x
 
     def _maxima(self, chars_UC: Tensor) -> Tensor:
+        """Return what all filters give, (U, N)."""
+        places_C = torch.arange(1, chars_UC.shape[1] + 1, device=chars_UC.device)
+        lengths_U = ((chars_UC != len(self.char_embed) - 1) * places_C).amax(1)  # the last symbol is the padding
+        tables = self._tables(chars_UC)
+        return tables.maxima(chars_UC.contiguous(), lengths_U) if tables else self._convolved(chars_UC, lengths_U)
+
+    def _tables(self, chars_UC: Tensor) -> FilterTables | None:
+        """Return what the filters make of every character, made once; None where they learn or it cannot be used."""
+        filters, biases = ([getattr(one, name) for one in self.cnn] for name in ("weight", "bias"))
+        weights = [self.char_embed, *filters, *biases]
+        forget_kept(weights)
+        learns = torch.is_grad_enabled() or any(weight.requires_grad for weight in weights)
+        if learns or torch.is_autocast_enabled(chars_UC.device.type):
+            return None
+        if not filter_tables.can_run(chars_UC, self.char_embed, filters):
+            return None
+        tables = kept(weights, "filter tables", lambda: FilterTables(self.char_embed, filters, torch.cat(biases)))
+        return tables if tables.finite else None
+
+    def _convolved(self, chars_UC: Tensor, lengths_U: Tensor) -> Tensor:
         """Convolve words of like length together, over few padding characters.
 
         Padding is one id, so every window that lies wholly in it gives the same value: one such window is enough. A
         group is cut to its longest word plus the widest filter, which leaves every word all its windows but copies.
         """
-        forget_kept(self._filter_weights())
-        lengths_U = (chars_UC != len(self.char_embed) - 1).sum(1)  # the last symbol is the padding
         if len(chars_UC) <= _WORDS_PER_CONVOLUTION:
             return self._group_maxima(chars_UC, lengths_U.amax())
         order = torch.argsort(lengths_U, stable=True)
@@ -142,28 +160,11 @@ class WordEncoder(nn.Module):
         """
         cut = int(longest) + self.widest
         x_UCE = nn.functional.embedding(chars_UC[:, :cut], self.char_embed)
-        if cut > chars_UC.shape[1]:
-            return torch.cat([convolution(x_UCE) for convolution in self.cnn], dim=-1)
-        weights = self._filter_weights()
-        learns = torch.is_grad_enabled() or any(weight.requires_grad for weight in weights)
-        if learns or torch.is_autocast_enabled(x_UCE.device.type):
-            weight_KN, bias_N = self._joined()
-            return window_maxima(x_UCE, weight_KN) + bias_N
-        product, bias_N = kept(weights, "joined", self._packed)
-        return window_maxima_by(product, x_UCE, self.widest * x_UCE.shape[2]) + bias_N
-
-    def _filter_weights(self) -> list[Tensor]:
-        return list(self.cnn.parameters())
-
-    def _joined(self) -> tuple[Tensor, Tensor]:
-        """Return all filters as one, of windows of the widest one's size: weight (K, N) and bias (N)."""
         filters: list[Convolution] = list(self.cnn)  # type: ignore[arg-type]  # modules are untyped
-        weights = torch.cat([convolution.widened(self.widest) for convolution in filters], dim=-1)
-        return weights, torch.cat([convolution.bias for convolution in filters])
-
-    def _packed(self) -> tuple[Packed, Tensor]:
-        weight_KN, bias_N = self._joined()
-        return Packed(weight_KN), bias_N
+        if cut > chars_UC.shape[1]:
+            return torch.cat([convolution(x_UCE) for convolution in filters], dim=-1)
+        weight_KN = torch.cat([convolution.widened(self.widest) for convolution in filters], dim=-1)
+        return window_maxima(x_UCE, weight_KN) + torch.cat([convolution.bias for convolution in filters])
 
 
 class WordTable(nn.Module):
@@ -279,13 +280,18 @@ class BiLM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return self._any_weight.device
+
+    @property
+    def _any_weight(self) -> Tensor:
+        layer: Layer = self.lstm[0]  # type: ignore[assignment]  # modules are untyped
+        return layer.bias  # `parameters` would go through all modules
 
     def zero_state(self, rows: int) -> State:
         """Return the state before any text."""
         lstm = self.config.lstm
         shape = (lstm.n_layers, 2, rows)
-        weight = next(self.parameters())
+        weight = self._any_weight
         cells = torch.promote_types(weight.dtype, torch.float32)  # bfloat16 is too coarse to sum up in
         return State(weight.new_zeros(*shape, lstm.state_dim), weight.new_zeros(*shape, lstm.dim, dtype=cells))
 
@@ -325,7 +331,7 @@ class BiLM(nn.Module):
 
     def encode(self, chars_UC: Ids) -> Tensor:
         """Return layer 0, (U, P), of words spelled as ids."""
-        rows = recurring_rows(whole_rows(len(chars_UC), next(self.parameters())))
+        rows = recurring_rows(whole_rows(len(chars_UC), self._any_weight))
         fill = np.repeat(chars_UC[:1], rows - len(chars_UC), axis=0)
         ids_UC = torch.from_numpy(np.concatenate([chars_UC, fill]).astype(np.int64)).to(self.device)
         return self.encoder(ids_UC)[: len(chars_UC)]

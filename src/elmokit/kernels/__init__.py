@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from elmokit.kernels import cells, few_rows
+from elmokit.kernels import filter_tables as filter_tables
 from elmokit.kernels.batched_gradient import Cells, lstmp_batched_gradient
 from elmokit.kernels.convolution import window_maxima as window_maxima
-from elmokit.kernels.convolution import window_maxima_by as window_maxima_by
+from elmokit.kernels.filter_tables import FilterTables as FilterTables
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import Weights as Weights
 from elmokit.kernels.plain import lstmp_plain
-from elmokit.kernels.product import Packed as Packed
 from elmokit.kernels.product import affine as affine
 from elmokit.kernels.product import forget_kept as forget_kept
 from elmokit.kernels.product import kept as kept

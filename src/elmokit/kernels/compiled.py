@@ -1,4 +1,4 @@
-"""What is compiled of `few_rows.c`, where it was when elmokit was installed and the processor can run it.
+"""What is compiled of the C files of this folder, where it was when elmokit was installed and the processor can run it.
 
 Without it nothing is missing: `in_place` computes with torch's operations alone.
 """
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from elmokit.errors import MismatchError
 
-LIBRARY = Path(__file__).with_name("libfew_rows.so")
+LIBRARY = Path(__file__).with_name("libelmokit.so")
 VARIANTS = ("avx2", "avx512", "avx512bf16")
 # Values that a vector of the processor holds, at most: cells and outputs of a row are a multiple of it.
 LANES = 16
@@ -45,7 +45,10 @@ def variant() -> str | None:
 
 
 def function(name: str, dtype: torch.dtype) -> Callable[..., Any]:
-    """Return a function of the library for a type: `cells`, `panels`, `product` or `steps`, where `computes(dtype)`."""
+    """Return a function of the library for a type, where `computes(dtype)`.
+
+    Of few_rows.c: `cells`, `panels`, `product`, `steps`; of filter_tables.c: `maxima`.
+    """
     return getattr(_library(), _symbol(name, dtype))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,17 +18,12 @@ def window_maxima(x_UCE: Tensor, weight_KN: Tensor) -> Tensor:
     x_UCE, weight_KN = in_product_type(x_UCE, weight_KN)
     if torch.is_grad_enabled():
         return _WindowMaxima.apply(x_UCE, weight_KN)
-    return window_maxima_by(partial(multiply, b_IO=weight_KN), x_UCE, len(weight_KN))
-
-
-def window_maxima_by(product: Callable[[Tensor], Tensor], x_UCE: Tensor, K: int) -> Tensor:
-    """Return the maxima without gradients, by a function that multiplies windows (M, K) with a weight."""
-    views_UWK = _windows(x_UCE, K)
-    U, W, _ = views_UWK.shape
+    views_UWK = _windows(x_UCE, len(weight_KN))
+    U, W, K = views_UWK.shape
     windows_MK = x_UCE.new_empty(recurring_rows(U * W), K)
     windows_MK[: U * W].view(U, W, K).copy_(views_UWK)
     windows_MK[U * W :].zero_()
-    return product(windows_MK)[: U * W].view(U, W, -1).amax(1)
+    return multiply(windows_MK, weight_KN)[: U * W].view(U, W, -1).amax(1)
 
 
 def _windows(x_UCE: Tensor, K: int) -> Tensor:

@@ -1,74 +1,12 @@
-/* The recurrence for a few sentences on an x86 processor, and the gates and cells of any number of them.
-
-   few_rows.py says what each function is given and loads what is compiled of this file: once for each kind of processor,
-   AVX2, AVX-512 and AVX-512 with bfloat16, whose names end in _avx2, _avx512 and _avx512bf16, all in one library.
+/* The recurrence for a few sentences, and the gates and cells of any number of them; few_rows.py and compiled.py say what
+   each function is given.
 
    Products add up in a stated order, so that they give what oneDNN gives to the last bit: within a block of consecutive
-   terms one after the other, then the sums of the blocks. Nothing may be contracted or reordered: -ffp-contract=off.
-   Threads are those of the OpenMP that torch has loaded, or both would wait for work on the same cores. */
+   terms one after the other, then the sums of the blocks. */
 
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
+#include "vectors.h"
 
-#ifdef DISPATCH
-
-/* Which variant this processor can run: 0 none, 1 AVX2, 2 AVX-512, 3 AVX-512 with bfloat16. */
-int elmokit_level(void) {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 1;
-    return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
-}
-
-#else
-
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define EXPORT(name) JOIN(name, VARIANT)
-
-/* ---------------------------------------------------------------- vectors */
-
-#ifdef __AVX512F__
-typedef __m512 V;
-#define LANES 16
-#define LOAD _mm512_loadu_ps
-#define STORE _mm512_storeu_ps
-#define ALL _mm512_set1_ps
-#define ADD _mm512_add_ps
-#define SUB _mm512_sub_ps
-#define MUL _mm512_mul_ps
-#define DIV _mm512_div_ps
-#define MIN _mm512_min_ps
-#define MAX _mm512_max_ps
-#define FMA _mm512_fmadd_ps     /* a b + c */
-#define FNMA _mm512_fnmadd_ps   /* c - a b */
-#define ROUND(x) _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-static inline V power_of_two(V n) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
-}
-#else
-typedef __m256 V;
-#define LANES 8
-#define LOAD _mm256_loadu_ps
-#define STORE _mm256_storeu_ps
-#define ALL _mm256_set1_ps
-#define ADD _mm256_add_ps
-#define SUB _mm256_sub_ps
-#define MUL _mm256_mul_ps
-#define DIV _mm256_div_ps
-#define MIN _mm256_min_ps
-#define MAX _mm256_max_ps
-#define FMA _mm256_fmadd_ps
-#define FNMA _mm256_fnmadd_ps
-#define ROUND(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-static inline V power_of_two(V n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
-}
-#endif
-
-/* A number that is not one stays so: MIN and MAX return their second argument then. */
-static inline V within(V x, V low, V high) { return MAX(low, MIN(high, x)); }
+/* ---------------------------------------------------------------- gates and cells */
 
 /* e^x = 2^n e^r, n whole and |r| at most half of ln 2, whose Taylor series is added up to r^7 / 7!: within 2e-7 of the
    value. Beyond +-87 it is that of +-87, which a sigmoid cannot tell from 0 or 1. */
@@ -86,8 +24,6 @@ static inline V sigmoid(V x) { return DIV(ALL(1.0f), ADD(ALL(1.0f), exponential(
 
 static inline V tanh_(V x) { return SUB(MUL(ALL(2.0f), sigmoid(ADD(x, x))), ALL(1.0f)); }
 
-/* ---------------------------------------------------------------- gates and cells */
-
 /* Update LANES cells of one row from their gates, and return what they give to the projection. */
 static inline V cells_of(V i, V j, V f, V o, float *c, float clip) {
     V new = FMA(sigmoid(i), tanh_(j), MUL(sigmoid(f), LOAD(c)));
@@ -95,35 +31,6 @@ static inline V cells_of(V i, V j, V f, V o, float *c, float clip) {
     STORE(c, new);
     return MUL(sigmoid(o), tanh_(new));
 }
-
-/* What the types differ in: how LANES values become float32 and back, and how the terms of a product are taken, one at a
-   time of float32, two of bfloat16. */
-#define load_float32 LOAD
-#define save_float32 STORE
-typedef V weights_float32;
-enum { terms_float32 = 1 };
-static inline V weights_at_float32(const float *panel) { return LOAD(panel); }
-static inline V spread_float32(const float *x) { return ALL(*x); }
-static inline V added_float32(V sum, V x, V weights) { return FMA(x, weights, sum); }
-
-#ifdef __AVX512BF16__
-typedef __m512bh weights_bfloat16;
-enum { terms_bfloat16 = 2 };
-static inline V load_bfloat16(const uint16_t *x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)x)), 16));
-}
-static inline void save_bfloat16(uint16_t *to, V x) { _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x)); }
-static inline __m512bh weights_at_bfloat16(const uint16_t *panel) { return (__m512bh)_mm512_loadu_si512(panel); }
-static inline __m512bh spread_bfloat16(const uint16_t *x) {
-    int32_t two;
-    memcpy(&two, x, sizeof two);
-    return (__m512bh)_mm512_set1_epi32(two);
-}
-static inline V added_bfloat16(V sum, __m512bh x, __m512bh weights) { return _mm512_dpbf16_ps(sum, x, weights); }
-#define FOR_EACH_TYPE(MACRO) MACRO(float32, float) MACRO(bfloat16, uint16_t)
-#else
-#define FOR_EACH_TYPE(MACRO) MACRO(float32, float)
-#endif
 
 /* Update the cells (n, D) of n rows from their gates (n, 4 D); m (n, D) is for the projection. */
 #define CELLS(TYPE, T)                                                                                                 \
@@ -144,15 +51,12 @@ FOR_EACH_TYPE(CELLS)
 /* ---------------------------------------------------------------- products */
 
 /* Weights (K, O) lie in panels of 64 columns, K rows each; what is missing of the last one is zero. bfloat16: two rows
-   at a time, their values side by side. */
+   at a time, their values side by side. A panel of gates holds those of 16 cells: i, j, f and o of each. */
 #define PANEL 64
-#define AHEAD 1024 /* values of float32, for which memory is asked before they are needed */
+#define CELLS_OF_PANEL 16
+#define ROWS 4 /* of x, that a tile multiplies */
 
-/* What a product begins with: nothing, what stands in the result, within the same block, or the same as a block that is
-   done. */
-enum begin { NOTHING, BLOCK_BEGUN, BLOCKS_DONE };
-
-typedef void tile_function(const void *x, int64_t stride, const void *panel, float *y, int64_t y_stride, int64_t K);
+typedef void tile_function(const void *x, int64_t stride, const void *panel, float *y, int64_t K);
 
 #ifdef __AVX512F__
 #define VECTORS 4 /* of columns, in registers at a time */
@@ -160,28 +64,23 @@ typedef void tile_function(const void *x, int64_t stride, const void *panel, flo
 #define VECTORS 2
 #endif
 
-/* Add the terms of one block, K of them, to y (ROWS, VECTORS LANES); the columns begin at the start of the panel. */
-#define TILE(TYPE, T, ROWS)                                                                                            \
-    static void tile_##TYPE##_##ROWS(const void *x_, int64_t stride, const void *panel_, float *y, int64_t y_stride,    \
-                                     int64_t K) {                                                                      \
+/* Add the terms of one block, K of them, to y (N, VECTORS LANES), whose rows lie PANEL apart. */
+#define TILE(TYPE, T, N)                                                                                               \
+    static void tile_##TYPE##_##N(const void *x_, int64_t stride, const void *panel_, float *y, int64_t K) {           \
         const T *x = x_, *panel = panel_;                                                                              \
-        V sum[ROWS][VECTORS];                                                                                          \
-        for (int r = 0; r < ROWS; r++)                                                                                 \
-            for (int v = 0; v < VECTORS; v++) sum[r][v] = LOAD(y + r * y_stride + v * LANES);                           \
+        V sum[N][VECTORS];                                                                                             \
+        for (int r = 0; r < N; r++)                                                                                    \
+            for (int v = 0; v < VECTORS; v++) sum[r][v] = LOAD(y + r * PANEL + v * LANES);                             \
         for (int64_t k = 0; k < K; k += terms_##TYPE, panel += terms_##TYPE * PANEL) {                                 \
             weights_##TYPE w[VECTORS];                                                                                 \
-            for (int v = 0; v < VECTORS; v++) {                                                                        \
-                const T *at = panel + terms_##TYPE * v * LANES;                                                        \
-                w[v] = weights_at_##TYPE(at);                                                                          \
-                _mm_prefetch((const char *)(at + terms_##TYPE * AHEAD), _MM_HINT_T0);                                  \
-            }                                                                                                          \
-            for (int r = 0; r < ROWS; r++) {                                                                           \
+            for (int v = 0; v < VECTORS; v++) w[v] = weights_at_##TYPE(panel + terms_##TYPE * v * LANES);              \
+            for (int r = 0; r < N; r++) {                                                                              \
                 weights_##TYPE one = spread_##TYPE(x + r * stride + k);                                                \
                 for (int v = 0; v < VECTORS; v++) sum[r][v] = added_##TYPE(sum[r][v], one, w[v]);                      \
             }                                                                                                          \
         }                                                                                                              \
-        for (int r = 0; r < ROWS; r++)                                                                                 \
-            for (int v = 0; v < VECTORS; v++) STORE(y + r * y_stride + v * LANES, sum[r][v]);                           \
+        for (int r = 0; r < N; r++)                                                                                    \
+            for (int v = 0; v < VECTORS; v++) STORE(y + r * PANEL + v * LANES, sum[r][v]);                             \
     }
 #define TILES(TYPE, T)                                                                                                 \
     TILE(TYPE, T, 1)                                                                                                   \
@@ -191,121 +90,156 @@ typedef void tile_function(const void *x, int64_t stride, const void *panel, flo
     static tile_function *const tiles_##TYPE[] = {tile_##TYPE##_1, tile_##TYPE##_2, tile_##TYPE##_3, tile_##TYPE##_4};
 FOR_EACH_TYPE(TILES)
 
-/* y (n, O in whole panels) = x (n, K) @ weight, or added to what stands there. A panel serves all rows before the next
-   one is read from memory. size: bytes of a value of x and of the weights. */
-static void product(tile_function *const *tiles, int size, const char *x, int64_t x_stride, int64_t n, const char *panels,
-                    int64_t K, int64_t O, int64_t block, float *y, int64_t y_stride, enum begin begin) {
-    for (int64_t o = 0; o < O; o += PANEL)
-        for (int64_t row = 0; row < n; row += 4) {
-            int64_t rows = n - row < 4 ? n - row : 4;
-            for (int64_t k = 0; k < K; k += block) {
-                int64_t terms = K - k < block ? K - k : block;
-                enum begin with = k ? BLOCKS_DONE : begin;
-                for (int64_t part = o; part < o + PANEL; part += VECTORS * LANES) {
-                    const char *from = panels + (o * K + k * PANEL + (part - o) * (4 / size)) * size;
-                    const char *of = x + (row * x_stride + k) * size;
-                    float *to = y + row * y_stride + part, sum[4 * VECTORS * LANES];
-                    if (with == BLOCK_BEGUN) {
-                        tiles[rows - 1](of, x_stride, from, to, y_stride, terms);
-                        continue;
-                    }
-                    memset(sum, 0, sizeof sum);
-                    tiles[rows - 1](of, x_stride, from, sum, VECTORS * LANES, terms);
-                    for (int64_t r = 0; r < rows; r++, to += y_stride)
-                        for (int64_t v = 0; v < VECTORS * LANES; v += LANES) {
-                            V added = LOAD(sum + r * VECTORS * LANES + v);
-                            STORE(to + v, with == NOTHING ? added : ADD(LOAD(to + v), added));
-                        }
-                }
-            }
-        }
+/* Add x (n, K) @ a panel to sums (n, PANEL), n at most ROWS. Each block of terms is added up by itself first; if one has
+   begun in the sums, the first goes on there. size: bytes of a value of x and of the weights. */
+static void add_product(tile_function *const *tiles, int size, const char *x, int64_t stride, int64_t n,
+                        const char *panel, int64_t K, int64_t block, float *sums, int begun) {
+    float of_block[ROWS * PANEL];
+    for (int64_t k = 0; k < K; k += block, begun = 0) {
+        float *to = begun ? sums : of_block;
+        if (!begun) memset(of_block, 0, sizeof of_block);
+        for (int64_t v = 0; v < PANEL; v += VECTORS * LANES)
+            tiles[n - 1](x + k * size, stride, panel + (k * PANEL + v * (4 / size)) * size, to + v,
+                         least(block, K - k));
+        if (begun) continue;
+        for (int64_t v = 0; v < n * PANEL; v += LANES) STORE(sums + v, ADD(LOAD(sums + v), LOAD(of_block + v)));
+    }
 }
 
-/* Write sums (n, O), whose rows lie `stride` apart, with their bias if there is one, clipped, to a dense matrix. */
-#define FINISH(TYPE, T)                                                                                                \
-    static void finish_##TYPE(T *to, const float *sums, int64_t stride, const float *bias, int64_t n, int64_t O,       \
-                              float clip) {                                                                            \
-        for (int64_t row = 0; row < n; row++, to += O, sums += stride)                                                 \
-            for (int64_t o = 0; o < O; o += LANES) {                                                                   \
-                V sum = bias ? ADD(LOAD(sums + o), LOAD(bias + o)) : LOAD(sums + o);                                   \
-                save_##TYPE(to + o, within(sum, ALL(-clip), ALL(clip)));                                               \
-            }                                                                                                          \
-    }
-FOR_EACH_TYPE(FINISH)
-
-/* Lay out weights (K, O) in panels; `panels` holds K times O in whole panels, all zero. */
+/* Lay out weights (K, O), whose columns are so many groups, in panels that hold as many columns of each; `panels` holds
+   K times O in whole panels, all zero. */
 #define PANELS(TYPE, T)                                                                                                \
-    void EXPORT(panels_##TYPE)(const T *weight, T *panels, int64_t K, int64_t O) {                                     \
-        int64_t terms = terms_##TYPE;                                                                                  \
-        for (int64_t o = 0; o < O; o++)                                                                                \
+    void EXPORT(panels_##TYPE)(const T *weight, T *panels, int64_t K, int64_t O, int64_t groups) {                     \
+        int64_t terms = terms_##TYPE, of_group = O / groups, wide = PANEL / groups;                                    \
+        for (int64_t o = 0; o < O; o++) {                                                                              \
+            int64_t d = o % of_group, panel = d / wide, column = o / of_group * wide + d % wide;                       \
             for (int64_t k = 0; k < K; k++)                                                                            \
-                panels[(o / PANEL * K + k / terms * terms) * PANEL + o % PANEL * terms + k % terms] = weight[k * O + o]; \
+                panels[(panel * K + k / terms * terms) * PANEL + column * terms + k % terms] = weight[k * O + o];      \
+        }                                                                                                              \
     }
 FOR_EACH_TYPE(PANELS)
 
-/* y (n, O) = x (n, K) @ weight; sums: (n, O in whole panels). */
+/* y (n, O) = x (n, K) @ weight, clipped, of the panels from `first` to `end`. A panel serves all rows before the next one
+   is read from memory. */
 #define PRODUCT(TYPE, T)                                                                                               \
-    void EXPORT(product_##TYPE)(const T *x, const T *panels, T *y, float *sums, int64_t n, int64_t K, int64_t O,        \
-                                int64_t block) {                                                                       \
-        int64_t whole = (O + PANEL - 1) / PANEL * PANEL;                                                               \
-        product(tiles_##TYPE, sizeof(T), (const char *)x, K, n, (const char *)panels, K, O, block, sums, whole, NOTHING); \
-        finish_##TYPE(y, sums, whole, 0, n, O, __builtin_inff());                                                      \
+    static void product_##TYPE(const T *x, const T *panels, T *y, int64_t n, int64_t K, int64_t O, int64_t block,      \
+                               float clip, int64_t first, int64_t end) {                                               \
+        for (int64_t panel = first; panel < end; panel++)                                                              \
+            for (int64_t row = 0; row < n; row += ROWS) {                                                              \
+                int64_t rows = least(ROWS, n - row), wide = least(PANEL, O - panel * PANEL);                           \
+                float sums[ROWS * PANEL] = {0};                                                                        \
+                add_product(tiles_##TYPE, sizeof(T), (const char *)(x + row * K), K, rows,                             \
+                            (const char *)(panels + panel * K * PANEL), K, block, sums, 1);                            \
+                for (int64_t r = 0; r < rows; r++)                                                                     \
+                    for (int64_t v = 0; v < wide; v += LANES)                                                          \
+                        save_##TYPE(y + (row + r) * O + panel * PANEL + v,                                             \
+                                    within(LOAD(sums + r * PANEL + v), ALL(-clip), ALL(clip)));                        \
+            }                                                                                                          \
+    }                                                                                                                  \
+    void EXPORT(product_##TYPE)(const T *x, const T *panels, T *y, int64_t n, int64_t K, int64_t O, int64_t block) {   \
+        product_##TYPE(x, panels, y, n, K, O, block, __builtin_inff(), 0, (O + PANEL - 1) / PANEL);                    \
     }
 FOR_EACH_TYPE(PRODUCT)
 
 /* ---------------------------------------------------------------- the recurrence */
 
 typedef struct {
-    int64_t steps, B, I, P, D;        /* steps, rows, sizes of input, output and cells */
-    int64_t block, projection_block;  /* terms of a block in the products of [x, h] and of the projection */
-    const void *x_panels, *h_panels;  /* the kernel's rows of x and of h */
-    const void *projection_panels;    /* or none */
-    const float *bias;                /* (4 D) */
+    int64_t directions, steps, B, I, P, D;  /* rows, sizes of input, output and cells */
+    int64_t block, projection_block;        /* terms of a block in the products of [x, h] and of the projection */
+    int64_t chunk;                          /* steps whose products of x are computed together */
     float cell_clip, proj_clip;
-    const int64_t *rows;              /* how many are left at each step */
-    const void *x;                    /* (steps, B, I) */
-    void *h;                          /* (B, P), the state, written */
-    float *c;                         /* (B, D), the state, written */
-    void *y;                          /* (steps, B, P), written where rows are left */
-    float *sums;                      /* (chunk, B, 4 D) */
-    void *gates, *m;                  /* (B, 4 D), (B, D) */
-    float *projected;                 /* (B, P in whole panels) */
-    int64_t chunk;                    /* steps whose products of x are computed together */
+    const int64_t *rows;                    /* how many are left at each step */
+    float *sums;                            /* (panels, chunk, B, PANEL) */
+    void *m;                                /* (B, D) */
+    /* One of these for each direction, one after the other. */
+    const void *x_panels, *h_panels;        /* the kernel's rows of x and of h, in panels of gates */
+    const void *projection_panels;          /* or none */
+    const float *bias;                      /* (4 D) */
+    const void *x;                          /* (steps, B, I) */
+    void *h;                                /* (B, P), the state, written */
+    float *c;                               /* (B, D), the state, written */
+    void *y;                                /* (steps, B, P), written where rows are left */
 } Run;
 
-/* The product of h goes on where that of x ended: within a block that was begun, or as the blocks after it. */
+static Run direction(const Run *all, int64_t z, int64_t size) {
+    Run run = *all;
+    int64_t I = run.I, P = run.P, D = run.D, outputs = (P + PANEL - 1) / PANEL;
+    run.x_panels = (const char *)run.x_panels + z * 4 * D * I * size;
+    run.h_panels = (const char *)run.h_panels + z * 4 * D * P * size;
+    if (run.projection_panels)
+        run.projection_panels = (const char *)run.projection_panels + z * outputs * PANEL * D * size;
+    run.bias += z * 4 * D;
+    run.x = (const char *)run.x + z * run.steps * run.B * I * size;
+    run.h = (char *)run.h + z * run.B * P * size;
+    run.c += z * run.B * D;
+    run.y = (char *)run.y + z * run.steps * run.B * P * size;
+    return run;
+}
+
+/* All threads run one direction together, each with panels of its own: the weights that they read again at each step are
+   half of what two directions side by side would read, and may stay in a cache. The product of h goes on where that of x
+   ended: within a block that was begun, or as the blocks after it. */
 #define STEPS(TYPE, T)                                                                                                 \
-    static void direction_##TYPE(const Run *run) {                                                                     \
-        int64_t B = run->B, I = run->I, P = run->P, D = run->D, G = 4 * D, whole = (P + PANEL - 1) / PANEL * PANEL;     \
-        enum begin h_begins = I % run->block ? BLOCK_BEGUN : BLOCKS_DONE;                                              \
-        for (int64_t first = 0; first < run->steps; first += run->chunk) {                                             \
-            int64_t end = first + run->chunk < run->steps ? first + run->chunk : run->steps;                           \
-            product(tiles_##TYPE, sizeof(T), (const char *)((const T *)run->x + first * B * I), I, (end - first) * B,   \
-                    run->x_panels, I, G, run->block, run->sums, G, NOTHING);                                           \
-            for (int64_t t = first; t < end; t++) {                                                                    \
-                int64_t n = run->rows[t];                                                                              \
-                float *sums = run->sums + (t - first) * B * G;                                                         \
-                T *y = (T *)run->y + t * B * P;                                                                        \
-                product(tiles_##TYPE, sizeof(T), run->h, P, n, run->h_panels, P, G, run->block, sums, G, h_begins);     \
-                finish_##TYPE(run->gates, sums, G, run->bias, n, G, __builtin_inff());                                 \
-                EXPORT(cells_##TYPE)(run->gates, run->c, run->projection_panels ? run->m : y, n, D, run->cell_clip, 1); \
-                if (run->projection_panels) {                                                                          \
-                    product(tiles_##TYPE, sizeof(T), run->m, D, n, run->projection_panels, D, P, run->projection_block, \
-                            run->projected, whole, NOTHING);                                                           \
-                    finish_##TYPE(y, run->projected, whole, 0, n, P, run->proj_clip);                                  \
-                }                                                                                                      \
-                memcpy(run->h, y, n * P * sizeof(T));                                                                  \
+    /* Sums of x @ weight of one panel of gates, (rows, PANEL). */                                                     \
+    static void sums_of_x_##TYPE(const Run *run, const T *x, int64_t rows, int64_t panel, float *sums) {               \
+        const T *weights = (const T *)run->x_panels + panel * run->I * PANEL;                                          \
+        memset(sums, 0, rows * PANEL * sizeof(float));                                                                 \
+        for (int64_t row = 0; row < rows; row += ROWS)                                                                 \
+            add_product(tiles_##TYPE, sizeof(T), (const char *)(x + row * run->I), run->I, least(ROWS, rows - row),    \
+                        (const char *)weights, run->I, run->block, sums + row * PANEL, 1);                             \
+    }                                                                                                                  \
+    /* One step of the cells of a panel, from the sums of x: m (rows, D). */                                           \
+    static void step_##TYPE(const Run *run, const T *h, int64_t rows, int64_t panel, float *sums, T *m) {              \
+        const T *weights = (const T *)run->h_panels + panel * run->P * PANEL;                                          \
+        int64_t D = run->D;                                                                                            \
+        for (int64_t row = 0; row < rows; row += ROWS)                                                                 \
+            add_product(tiles_##TYPE, sizeof(T), (const char *)(h + row * run->P), run->P, least(ROWS, rows - row),    \
+                        (const char *)weights, run->P, run->block, sums + row * PANEL, run->I % run->block != 0);      \
+        for (int64_t row = 0; row < rows; row++, sums += PANEL)                                                        \
+            for (int64_t v = 0; v < CELLS_OF_PANEL; v += LANES) {                                                      \
+                int64_t d = panel * CELLS_OF_PANEL + v;                                                                \
+                V gates[4];                                                                                            \
+                for (int q = 0; q < 4; q++)                                                                            \
+                    gates[q] = rounded_##TYPE(ADD(LOAD(sums + q * CELLS_OF_PANEL + v), LOAD(run->bias + q * D + d)));  \
+                save_##TYPE(m + row * D + d, cells_of(gates[0], gates[1], gates[2], gates[3], run->c + row * D + d,    \
+                                                      run->cell_clip));                                                \
             }                                                                                                          \
+    }                                                                                                                  \
+    static void steps_of_##TYPE(const Run *run, int64_t thread, int64_t threads) {                                    \
+        int64_t B = run->B, P = run->P, gates = run->D / CELLS_OF_PANEL, outputs = (P + PANEL - 1) / PANEL;            \
+        int64_t from = thread * gates / threads, end = (thread + 1) * gates / threads;                                 \
+        for (int64_t t = 0; t < run->steps; t++) {                                                                     \
+            int64_t ahead = t % run->chunk, n = run->rows[t];                                                          \
+            T *y = (T *)run->y + t * B * P, *m = run->projection_panels ? run->m : y;                                  \
+            if (!ahead)                                                                                                \
+                for (int64_t panel = from; panel < end; panel++)                                                       \
+                    sums_of_x_##TYPE(run, (const T *)run->x + t * B * run->I, least(run->chunk, run->steps - t) * B,   \
+                                     panel, run->sums + panel * run->chunk * B * PANEL);                               \
+            for (int64_t panel = from; panel < end; panel++)                                                           \
+                step_##TYPE(run, t ? y - B * P : run->h, n, panel,                                                     \
+                            run->sums + (panel * run->chunk + ahead) * B * PANEL, m);                                  \
+            if (threads > 1) { _Pragma("omp barrier") }                                                                \
+            if (!run->projection_panels) continue;                                                                     \
+            product_##TYPE(m, run->projection_panels, y, n, run->D, P, run->projection_block, run->proj_clip,          \
+                           thread * outputs / threads, (thread + 1) * outputs / threads);                              \
+            if (threads > 1) { _Pragma("omp barrier") }                                                                \
+        }                                                                                                              \
+        for (int64_t t = 0; thread == 0 && t < run->steps; t++) {                                                      \
+            int64_t staying = t + 1 < run->steps ? run->rows[t + 1] : 0;                                               \
+            memcpy((T *)run->h + staying * P, (T *)run->y + (t * B + staying) * P,                                     \
+                   (run->rows[t] - staying) * P * sizeof(T));                                                          \
         }                                                                                                              \
     }                                                                                                                  \
-    void EXPORT(steps_##TYPE)(const Run *runs, int64_t directions, int64_t threads) {                                  \
+    static void run_##TYPE(const Run *all, int64_t thread, int64_t threads) {                                          \
+        for (int64_t z = 0; z < all->directions; z++) {                                                                \
+            Run run = direction(all, z, sizeof(T));                                                                    \
+            steps_of_##TYPE(&run, thread, threads);                                                                   \
+        }                                                                                                              \
+    }                                                                                                                  \
+    void EXPORT(steps_##TYPE)(const Run *run, int64_t threads) {                                                       \
         if (threads > 1) {                                                                                             \
-            _Pragma("omp parallel for num_threads(threads) schedule(static, 1)") for (int64_t z = 0; z < directions;   \
-                                                                                      z++)                             \
-                direction_##TYPE(runs + z);                                                                            \
+            _Pragma("omp parallel num_threads(threads)") run_##TYPE(run, omp_get_thread_num(), omp_get_num_threads()); \
         } else                                                                                                         \
-            for (int64_t z = 0; z < directions; z++) direction_##TYPE(runs + z);                                       \
+            run_##TYPE(run, 0, 1);                                                                                     \
     }
 FOR_EACH_TYPE(STEPS)
-
-#endif
