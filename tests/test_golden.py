@@ -45,13 +45,16 @@ def test_vectors_are_those_recorded(recorded, batch_size):
 def test_bfloat16_stays_near(recorded):
     """Of every token in every layer. Float32 and bfloat16 differ by a part in 256 of each product.
 
-    How far that goes is a matter of the weights recorded: of these, the worst token is at 0.9994, its vector 3 % off.
+    How far that goes is a matter of the weights recorded: the worst token is one of Devanagari, which an English model
+    hardly knows (0.9988, its vector 5 % off), the worst of ASCII is at 0.9998.
     """
     found = list(elmokit.load(precision="bfloat16").embed(golden.SENTENCES, layers="all"))
-    a, b = (
-        np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays])
-        for arrays in (found, [recorded[str(number)] for number in range(len(found))])
-    )
-    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    assert cosines.min() > 0.999
+    right = [recorded[str(number)] for number in range(len(found))]
+    norm = np.linalg.norm
+    cosines = [(a * b).sum(-1) / norm(a, axis=-1) / norm(b, axis=-1) for a, b in zip(found, right, strict=True)]
+    ascii_alone = [all(map(str.isascii, sentence)) for sentence in golden.SENTENCES]
+    assert sum(ascii_alone) > 10
+    for of_sentence, is_ascii in zip(cosines, ascii_alone, strict=True):
+        assert of_sentence.min(initial=1) > (0.9997 if is_ascii else 0.998)
+    cosines = np.concatenate([of_sentence.ravel() for of_sentence in cosines])
     assert np.median(cosines) > 0.99998
