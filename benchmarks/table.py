@@ -225,13 +225,12 @@ def start_lines(found: dict[str, Any]) -> list[str]:
 
 def stages_lines(found: dict[str, Any]) -> list[str]:
     """The table of stages.json: shares of the time."""
-    names = list(next(iter(found["runs"].values())))
+    names = list(dict.fromkeys(name for run in found["runs"].values() for name in run if name != "all"))
     rows = ["| | " + " | ".join(found["runs"]) + " |", "|---|" + "--:|" * len(found["runs"])]
     for name in names:
-        cells = (
-            f"{run[name]:.2f} s" if name == "all" else f"{run[name] / run['all']:.0%}" for run in found["runs"].values()
-        )
+        cells = (f"{run[name] / run['all']:.0%}" if name in run else "" for run in found["runs"].values())
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    rows.append("| all | " + " | ".join(f"{run['all']:.2f} s" for run in found["runs"].values()) + " |")
     text, machine = found["text"], found["machine"]
     note = (
         f"{text['sentences']:,} sentences, {text['tokens']:,} tokens; {machine['cpu']}, threads: {machine['threads']}."

@@ -1,5 +1,6 @@
 """What is compiled: the recurrence of a few sentences, to the last bit as it is among many; gates and cells."""
 
+import copy
 import re
 
 import numpy as np
@@ -103,17 +104,30 @@ def test_published_shapes(monkeypatch, dtype, I, P, D, B):  # noqa: E741
     assert equal(*(outputs(kernel, weights, inputs, rows) for kernel in (few_rows.lstmp_few_rows, lstmp_in_place)))
 
 
-def test_any_number_of_threads(dtype):
-    weights, rows = make_layer(64, 64, 512, dtype=dtype), [3] * 90
+@pytest.mark.parametrize("apart", [0, 1 << 30])
+def test_any_number_of_threads(monkeypatch, dtype, apart):
+    """Whether each direction has a thread of its own, or all share each step; more threads than panels, too."""
+    monkeypatch.setattr(few_rows, "_MOST_APART", apart)
+    weights, rows = make_layer(64, 192, 512, dtype=dtype), [3] * 50 + [2] * 30 + [1] * 10
     inputs, threads, found = make_input(weights, rows, 3), torch.get_num_threads(), []
     try:
-        for n in (1, 2, 3):
+        for n in (1, 2, 3, 5):
             torch.set_num_threads(n)
             found.append(outputs(few_rows.lstmp_few_rows, weights, inputs, rows))
     finally:
         torch.set_num_threads(threads)
-    assert equal(found[0], found[1])
-    assert equal(found[0], found[2])
+    assert all(equal(found[0], other) for other in found[1:])
+    assert equal(found[0], outputs(lstmp_in_place, weights, inputs, rows))
+
+
+@pytest.mark.parametrize("D", [64, 4096])
+def test_weights_in_any_layout(D):
+    """Copies that are made of them live until they have been read."""
+    weights, rows = make_layer(32, 32, D), [2] * 3
+    turned = [a.transpose(1, 2).contiguous().transpose(1, 2) for a in (weights.kernel_ZKG, weights.projection_ZDP)]
+    inputs = make_input(weights, rows, 2)
+    found = outputs(few_rows.lstmp_few_rows, Weights(turned[0], weights.bias_ZG, turned[1], 3.0, 3.0), inputs, rows)
+    assert equal(found, outputs(few_rows.lstmp_few_rows, weights, inputs, rows))
 
 
 def test_it_is_what_runs_where_it_can(monkeypatch):
@@ -211,16 +225,26 @@ def test_what_has_no_values_is_left_to_torch():
 
 
 def test_what_does_not_go_together_is_refused():
-    weights = make_layer(32, 32, 64)
-    x, h, c = make_input(weights, [2] * 3, 2)
-    for wrong in (
-        (x, h, c, [2] * 4),
-        (x, h[:, :1], c, [2] * 3),
-        (x, h[..., :16], c, [2] * 3),
-        (x[..., :16], h, c, [2] * 3),
+    weights, rows = make_layer(32, 32, 64), [2] * 3
+    x, h, c = make_input(weights, rows, 2)
+    without = make_layer(32, 32, 64, projected=False)
+    one_direction = Weights(*(a[:1] for a in (weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP)), 3.0, 3.0)
+    narrow = Weights(weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP[..., :16], 3.0, 3.0)
+    for named, *wrong in (
+        ("rows", weights, x, h, c, [2] * 4),
+        ("rows", weights, x, h, c, [3, 2, 1]),
+        ("rows", weights, x, h, c, [1, 2, 2]),
+        ("rows", weights, x, h, c, [2, 1, -1]),
+        ("h", weights, x, h[:, :1], c, rows),
+        ("kernel, projection", weights, x, h[..., :16], c, rows),
+        ("kernel", weights, x[..., :16], h, c, rows),
+        ("kernel, bias, projection", weights, x, h, c[..., :16], rows),
+        ("projection", without, x, h, c, rows),
+        ("projection", narrow, x, h, c, rows),
+        ("kernel, bias, projection", one_direction, x, h, c, rows),
     ):
-        with pytest.raises(MismatchError, match="do not go together"):
-            few_rows.lstmp_few_rows(weights, *wrong)
+        with pytest.raises(MismatchError, match=f"^{named}: do not go together; "):
+            few_rows.lstmp_few_rows(*wrong)
     with pytest.raises(
         MismatchError, match=r"expected contiguous torch\.float32 values in memory, found torch\.float64"
     ):
@@ -237,6 +261,20 @@ def test_a_weight_that_changes():
     second = outputs(few_rows.lstmp_few_rows, weights, inputs, rows)
     assert not equal(first, second)
     assert equal(second, outputs(lstmp_in_place, weights, inputs, rows))
+
+
+def test_a_weight_that_is_given_other_values():
+    """At another address, even where the ones that it had were free to be taken."""
+    elmo = Elmo(make_checkpoint(make_config(dim=64, projection_dim=32, filters=((1, 32), (2, 32)))))
+    for _ in range(5):
+        right = list(elmo.embed([["a", "few", "words"]], layers="all"))
+        elmo.network.to(torch.bfloat16).to(torch.float32)
+        with torch.no_grad():
+            for weight in elmo.network.parameters():
+                weight.data = weight.data * 1.5
+        found = list(elmo.embed([["a", "few", "words"]], layers="all"))
+        assert not np.array_equal(found, right)
+        np.testing.assert_array_equal(found, list(copy.deepcopy(elmo).embed([["a", "few", "words"]], layers="all")))
 
 
 def test_what_is_no_number_stays_in_its_row(dtype):
@@ -283,7 +321,7 @@ def test_a_library_that_cannot_be_loaded(monkeypatch, tmp_path):
     elmo = Elmo(make_checkpoint(make_config(dim=64, projection_dim=32)))
     sentences = [["a", "few", "words"], ["more"]]
     found = list(elmo.embed(sentences, layers="all"))
-    broken = tmp_path / "libfew_rows.so"
+    broken = tmp_path / "libelmokit.so"
     for content in (b"not a library", None):
         broken.unlink(missing_ok=True) if content is None else broken.write_bytes(content)
         monkeypatch.setattr(compiled, "LIBRARY", broken)

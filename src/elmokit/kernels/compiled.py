@@ -1,6 +1,6 @@
 """What is compiled of the C files of this folder, where it was when elmokit was installed and the processor can run it.
 
-Without it nothing is missing: `in_place` computes with torch's operations alone.
+Without it nothing is missing: `in_place` and `convolution` compute with torch's operations alone.
 """
 
 from __future__ import annotations
@@ -81,8 +81,16 @@ def cells(gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None)
     return m_nD
 
 
-def pointer(a: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p:
-    """Return where the values of a tensor begin, None for none. Raises `MismatchError` for what C would misread."""
+class Pointer(ctypes.c_void_p):
+    """Where the values of a tensor begin; they stay there as long as this does."""
+
+    tensor: Tensor | None
+
+
+def pointer(a: Tensor | None, dtype: torch.dtype) -> Pointer:
+    """Return where the values of a tensor begin, null for none. Raises `MismatchError` for what C would misread."""
     if a is not None and not (a.dtype == dtype and a.is_contiguous() and a.device.type == "cpu"):
         raise MismatchError(f"expected contiguous {dtype} values in memory, found {a.dtype}, strides {a.stride()}")
-    return ctypes.c_void_p(None if a is None else a.data_ptr())
+    found = Pointer(None if a is None else a.data_ptr())
+    found.tensor = a
+    return found

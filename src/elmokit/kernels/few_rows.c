@@ -147,10 +147,11 @@ typedef struct {
     int64_t directions, steps, B, I, P, D;  /* rows, sizes of input, output and cells */
     int64_t block, projection_block;        /* terms of a block in the products of [x, h] and of the projection */
     int64_t chunk;                          /* steps whose products of x are computed together */
+    int64_t apart;                          /* whether each direction has a thread, and sums and m, of its own */
     float cell_clip, proj_clip;
     const int64_t *rows;                    /* how many are left at each step */
-    float *sums;                            /* (panels, chunk, B, PANEL) */
-    void *m;                                /* (B, D) */
+    float *sums;                            /* (panels, chunk, B, PANEL), one for each direction if they are apart */
+    void *m;                                /* (B, D), likewise */
     /* One of these for each direction, one after the other. */
     const void *x_panels, *h_panels;        /* the kernel's rows of x and of h, in panels of gates */
     const void *projection_panels;          /* or none */
@@ -173,12 +174,16 @@ static Run direction(const Run *all, int64_t z, int64_t size) {
     run.h = (char *)run.h + z * run.B * P * size;
     run.c += z * run.B * D;
     run.y = (char *)run.y + z * run.steps * run.B * P * size;
+    if (run.apart) {
+        run.sums += z * run.chunk * run.B * 4 * D;
+        run.m = (char *)run.m + z * run.B * D * size;
+    }
     return run;
 }
 
-/* All threads run one direction together, each with panels of its own: the weights that they read again at each step are
-   half of what two directions side by side would read, and may stay in a cache. The product of h goes on where that of x
-   ended: within a block that was begun, or as the blocks after it. */
+/* Threads that run one direction together, each with panels of its own, read half of the weights again at each step that
+   two directions side by side would read, so that they may stay in a cache; but they wait for one another twice a step.
+   The product of h goes on where that of x ended: within a block that was begun, or as the blocks after it. */
 #define STEPS(TYPE, T)                                                                                                 \
     /* Sums of x @ weight of one panel of gates, (rows, PANEL). */                                                     \
     static void sums_of_x_##TYPE(const Run *run, const T *x, int64_t rows, int64_t panel, float *sums) {               \
@@ -233,7 +238,8 @@ static Run direction(const Run *all, int64_t z, int64_t size) {
     static void run_##TYPE(const Run *all, int64_t thread, int64_t threads) {                                          \
         for (int64_t z = 0; z < all->directions; z++) {                                                                \
             Run run = direction(all, z, sizeof(T));                                                                    \
-            steps_of_##TYPE(&run, thread, threads);                                                                   \
+            if (!run.apart) steps_of_##TYPE(&run, thread, threads);                                                    \
+            else if (z % threads == thread) steps_of_##TYPE(&run, 0, 1);                                               \
         }                                                                                                              \
     }                                                                                                                  \
     void EXPORT(steps_##TYPE)(const Run *run, int64_t threads) {                                                       \

@@ -1,4 +1,4 @@
-"""The recurrence for a few sentences: one call of compiled code for a layer, whose threads share each step.
+"""The recurrence for a few sentences: one call of compiled code for a layer.
 
 With few rows a step is reading weights from memory, and calling a dozen operations. Here the products of x are computed
 before the steps, many rows at a time, so that a step reads the weights of h and of the projection alone, and no step
@@ -27,17 +27,18 @@ from elmokit.kernels.compiled import pointer
 from elmokit.kernels.plain import Weights
 from elmokit.kernels.product import kept, multiply
 
-# Rows times cells; beyond that `in_place` is faster, at two threads or one (more were not measured): 128 rows of the
-# published small model, 32 of the original.
+# Rows times cells; beyond that `in_place` is faster, at two threads or one: 128 rows of the published small model, 32
+# of the original. With more threads, which were not measured, from fewer rows on.
 _MOST_CELLS = 1 << 17
+# Bytes that a step of all directions may read again for each direction to have a thread of its own: such weights are
+# soon read, and threads that share a step lose more by waiting for one that the system has taken off its processor.
+_MOST_APART = 1 << 24
 # Columns of a panel.
 _PANEL = 64
 _GATES = 4
 _BLOCKS = (64, 128, 256, 384, 512, 768, 1024, 2048)
 # Rows of x whose products are kept until their steps come.
 _ROWS_AHEAD = 64
-
-
 # Which pointers of `Run` are to other values than those of the weights' type.
 _TYPES = {"rows": torch.int64, **dict.fromkeys(("sums", "bias", "c"), torch.float32)}
 
@@ -47,7 +48,7 @@ class _Run(ctypes.Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ("directions", "steps", "B", "I", "P", "D")),
-        *((name, c_int64) for name in ("block", "projection_block", "chunk")),
+        *((name, c_int64) for name in ("block", "projection_block", "chunk", "apart")),
         *((name, ctypes.c_float) for name in ("cell_clip", "proj_clip")),
         *((name, ctypes.c_void_p) for name in ("rows", "sums", "m", "x_panels", "h_panels", "projection_panels")),
         *((name, ctypes.c_void_p) for name in ("bias", "x", "h", "c", "y")),
@@ -60,7 +61,7 @@ def can_run(weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor) -> b
     T, _, _, I = x_TZBI.shape  # noqa: E741
     (K, G), dtype = kernel_ZKG.shape[1:], kernel_ZKG.dtype
     used = [a for a in (kernel_ZKG, weights.bias_ZG, projection_ZDP, x_TZBI, h_ZBP, c_ZBD) if a is not None]
-    if not 0 < c_ZBD[0].numel() <= _MOST_CELLS or not T or not I:
+    if not 0 < c_ZBD[0].numel() <= min(_MOST_CELLS, 2 * _MOST_CELLS // torch.get_num_threads()) or not T or not I:
         return False
     if x_TZBI.dtype != dtype or c_ZBD.dtype != torch.float32 or not compiled.computes(dtype, *used):
         return False
@@ -81,13 +82,7 @@ def lstmp_few_rows(
     """
     (T, Z, B, I), dtype = x_TZBI.shape, x_TZBI.dtype  # noqa: E741
     P, D = h_ZBP.shape[2], c_ZBD.shape[2]
-    if (len(rows), *h_ZBP.shape, *c_ZBD.shape) != (T, Z, B, P, Z, B, D) or weights.kernel_ZKG.shape[1:] != (
-        I + P,
-        4 * D,
-    ):
-        raise MismatchError(
-            f"{len(rows)} steps, x {x_TZBI.shape}, h {h_ZBP.shape} and c {c_ZBD.shape} do not go together"
-        )
+    _check(weights, x_TZBI, h_ZBP, c_ZBD, rows)
     h_ZBP = h_ZBP.to(dtype, copy=True, memory_format=torch.contiguous_format)
     c_ZBD = c_ZBD.clone(memory_format=torch.contiguous_format)
     y_ZTBP, chunk = x_TZBI.new_empty(Z, T, B, P), min(T, max(1, _ROWS_AHEAD // B))
@@ -95,18 +90,47 @@ def lstmp_few_rows(
         [weights.kernel_ZKG], f"panels of {I}",
         lambda: [panels(part_ZKG, _GATES) for part_ZKG in weights.kernel_ZKG.detach().split([I, P], dim=1)],
     )  # fmt: skip
+    projection_panels = _projection_panels(weights)
+    threads, apart = _threads(Z, P, [h_panels, projection_panels])
+    copies = Z if apart else 1
     arrays = {
-        "rows": torch.tensor(rows, dtype=torch.int64, device="cpu"), "sums": c_ZBD.new_empty(chunk * B * 4 * D),
-        "m": x_TZBI.new_empty(B, D), "x_panels": x_panels, "h_panels": h_panels,
-        "projection_panels": _projection_panels(weights), "bias": weights.bias_ZG.float().contiguous(),
+        "rows": torch.tensor(rows, dtype=torch.int64, device="cpu"), "sums": c_ZBD.new_empty(copies, chunk, B, 4 * D),
+        "m": x_TZBI.new_empty(copies, B, D), "x_panels": x_panels, "h_panels": h_panels,
+        "projection_panels": projection_panels, "bias": weights.bias_ZG.float().contiguous(),
         "x": x_TZBI.transpose(0, 1).contiguous(), "h": h_ZBP, "c": c_ZBD, "y": y_ZTBP,
     }  # fmt: skip
     run = _Run(
-        Z, T, B, I, P, D, block_of(I + P, 4 * D, dtype), _projection_block(weights), chunk, *_clips(weights),
+        Z, T, B, I, P, D, block_of(I + P, 4 * D, dtype), _projection_block(weights), chunk, apart, *_clips(weights),
         *(pointer(array, _TYPES.get(name, dtype)) for name, array in arrays.items()),
     )  # fmt: skip
-    compiled.function("steps", dtype)(ctypes.byref(run), c_int64(torch.get_num_threads()))
+    compiled.function("steps", dtype)(ctypes.byref(run), c_int64(threads))
     return y_ZTBP.transpose(0, 1), h_ZBP, c_ZBD
+
+
+def _check(weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]) -> None:
+    """Raise `MismatchError` for what C would read or write beyond."""
+    (T, Z, B, I), P, D = x_TZBI.shape, h_ZBP.shape[-1], c_ZBD.shape[-1]  # noqa: E741
+    projection_ZDP = weights.projection_ZDP
+    found = {
+        "h": (h_ZBP, (Z, B, P)), "c": (c_ZBD, (Z, B, D)), "kernel": (weights.kernel_ZKG, (Z, I + P, 4 * D)),
+        "bias": (weights.bias_ZG, (Z, 4 * D)), "projection": (projection_ZDP, (Z, D, P)),
+    }  # fmt: skip
+    wrong = [name for name, (a, shape) in found.items() if a is not None and a.shape != shape]
+    if projection_ZDP is None and P != D:
+        wrong.append("projection")
+    if len(rows) != T or [B, *rows, 0] != sorted([B, *rows, 0], reverse=True):
+        wrong.append("rows")
+    if wrong:
+        shapes = {"x": tuple(x_TZBI.shape), **{name: tuple(a.shape) for name, (a, _) in found.items() if a is not None}}
+        raise MismatchError(f"{', '.join(wrong)}: do not go together; {shapes}, {len(rows)} rows")
+
+
+def _threads(Z: int, P: int, read_again: Sequence[Tensor | None]) -> tuple[int, bool]:
+    """Return how many threads there are to be, and whether each direction has one of its own."""
+    threads, bytes_read = torch.get_num_threads(), sum(a.nbytes for a in read_again if a is not None)
+    if threads > 1 and bytes_read <= _MOST_APART:
+        return min(threads, Z), True
+    return min(threads, max(Z, P // _PANEL)), False  # each has a panel of the projection
 
 
 def _projection_panels(weights: Weights) -> Tensor | None:
@@ -133,7 +157,7 @@ def panels(weight_ZKO: Tensor, groups: int = 1) -> Tensor:
     (*parts, K, O), dtype = weight_ZKO.shape, weight_ZKO.dtype  # noqa: E741
     found = weight_ZKO.new_zeros(*parts, -(-O // _PANEL), K, _PANEL)
     for weight_KO, laid_out in zip(weight_ZKO.reshape(-1, K, O), found.view(-1, *found.shape[-3:]), strict=True):
-        arrays = (pointer(a, dtype) for a in (weight_KO.contiguous(), laid_out))
+        arrays = [pointer(a, dtype) for a in (weight_KO.contiguous(), laid_out)]
         compiled.function("panels", dtype)(*arrays, *map(c_int64, (K, O, groups)))
     return found
 
@@ -142,7 +166,7 @@ def product(x_NK: Tensor, weight_KO: Tensor, block: int) -> Tensor:
     """Return x @ weight, (N, O), added up in blocks of so many terms; x is contiguous."""
     (N, K), O, dtype = x_NK.shape, weight_KO.shape[1], x_NK.dtype  # noqa: E741
     y_NO, laid_out = x_NK.new_empty(N, O), panels(weight_KO)
-    arrays = (pointer(a, dtype) for a in (x_NK, laid_out, y_NO))
+    arrays = [pointer(a, dtype) for a in (x_NK, laid_out, y_NO)]
     compiled.function("product", dtype)(*arrays, *map(c_int64, (N, K, O, block)))
     return y_NO
 

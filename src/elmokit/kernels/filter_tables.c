@@ -16,7 +16,7 @@ typedef struct {
 #define VECTORS (COLUMNS / LANES)
 
 /* Write the maxima of COLUMNS filters, from column `first` among those of their width, to y (words, all). ids: (words, C);
-   lengths: how many symbols of a word are no padding. */
+   lengths: the place after a word's last symbol that is no padding. */
 #define MAXIMA(TYPE, T)                                                                                                \
     static void block_##TYPE(const Filters *of, int64_t first, const int64_t *ids, const int64_t *lengths,             \
                              int64_t words, int64_t C, int64_t symbols, const float *bias, T *y, int64_t all) {        \

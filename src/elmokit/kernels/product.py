@@ -104,7 +104,7 @@ class Packed:
 
 # What was made of weights that are alive and do not learn, by kind, with the versions of the weights it was made of: a
 # change makes it anew. Weights that learn have none: optimisers may change them without changing their version.
-_KEPT: MutableMapping[Tensor, dict[str, tuple[Any, Any]]] = WeakTensorKeyDictionary()
+_KEPT: MutableMapping[Tensor, dict[str, tuple[Any, Any, Any]]] = WeakTensorKeyDictionary()
 
 
 def kept(weights: Sequence[Tensor], kind: str, make: Callable[[], T]) -> T:
@@ -113,7 +113,8 @@ def kept(weights: Sequence[Tensor], kind: str, make: Callable[[], T]) -> T:
     of_first = _KEPT.setdefault(weights[0], {})
     known = of_first.get(kind)
     if known is None or known[0] != versions:
-        known = of_first[kind] = versions, make()
+        # The values are held as well, so that a weight that is given others cannot have them at the same address.
+        known = of_first[kind] = versions, make(), [weight.detach() for weight in weights]
     return known[1]
 
 
