@@ -146,17 +146,18 @@ FOR_EACH_TYPE(PRODUCT)
 typedef struct {
     int64_t directions, steps, B, I, P, D;  /* rows, sizes of input, output and cells */
     int64_t block, projection_block;        /* terms of a block in the products of [x, h] and of the projection */
-    int64_t chunk;                          /* steps whose products of x are computed together */
+    int64_t ahead;                          /* rows whose products of x are computed together, B at least */
+    int64_t all;                            /* rows of all steps */
     int64_t apart;                          /* whether each direction has a thread, and sums and m, of its own */
     float cell_clip, proj_clip;
     const int64_t *rows;                    /* how many are left at each step */
-    float *sums;                            /* (panels, chunk, B, PANEL), one for each direction if they are apart */
+    float *sums;                            /* (panels, ahead, PANEL), one for each direction if they are apart */
     void *m;                                /* (B, D), likewise */
     /* One of these for each direction, one after the other. */
     const void *x_panels, *h_panels;        /* the kernel's rows of x and of h, in panels of gates */
     const void *projection_panels;          /* or none */
     const float *bias;                      /* (4 D) */
-    const void *x;                          /* (steps, B, I) */
+    const void *x;                          /* (all, I), of the rows that are left at each step */
     void *h;                                /* (B, P), the state, written */
     float *c;                               /* (B, D), the state, written */
     void *y;                                /* (steps, B, P), written where rows are left */
@@ -170,12 +171,12 @@ static Run direction(const Run *all, int64_t z, int64_t size) {
     if (run.projection_panels)
         run.projection_panels = (const char *)run.projection_panels + z * outputs * PANEL * D * size;
     run.bias += z * 4 * D;
-    run.x = (const char *)run.x + z * run.steps * run.B * I * size;
+    run.x = (const char *)run.x + z * run.all * I * size;
     run.h = (char *)run.h + z * run.B * P * size;
     run.c += z * run.B * D;
     run.y = (char *)run.y + z * run.steps * run.B * P * size;
     if (run.apart) {
-        run.sums += z * run.chunk * run.B * 4 * D;
+        run.sums += z * run.ahead * 4 * D;
         run.m = (char *)run.m + z * run.B * D * size;
     }
     return run;
@@ -210,19 +211,24 @@ static Run direction(const Run *all, int64_t z, int64_t size) {
                                                       run->cell_clip));                                                \
             }                                                                                                          \
     }                                                                                                                  \
-    static void steps_of_##TYPE(const Run *run, int64_t thread, int64_t threads) {                                    \
+    static void steps_of_##TYPE(const Run *run, int64_t thread, int64_t threads) {                                     \
         int64_t B = run->B, P = run->P, gates = run->D / CELLS_OF_PANEL, outputs = (P + PANEL - 1) / PANEL;            \
         int64_t from = thread * gates / threads, end = (thread + 1) * gates / threads;                                 \
+        const T *x = run->x;                                                                                           \
+        int64_t known = 0, row = 0; /* rows whose products of x are there, and those of them that are behind */        \
         for (int64_t t = 0; t < run->steps; t++) {                                                                     \
-            int64_t ahead = t % run->chunk, n = run->rows[t];                                                          \
+            int64_t n = run->rows[t];                                                                                  \
             T *y = (T *)run->y + t * B * P, *m = run->projection_panels ? run->m : y;                                  \
-            if (!ahead)                                                                                                \
+            if (row == known) {                                                                                        \
+                x += known * run->I;                                                                                   \
+                row = known = 0;                                                                                       \
+                for (int64_t s = t; s < run->steps && known + run->rows[s] <= run->ahead; s++) known += run->rows[s];  \
                 for (int64_t panel = from; panel < end; panel++)                                                       \
-                    sums_of_x_##TYPE(run, (const T *)run->x + t * B * run->I, least(run->chunk, run->steps - t) * B,   \
-                                     panel, run->sums + panel * run->chunk * B * PANEL);                               \
+                    sums_of_x_##TYPE(run, x, known, panel, run->sums + panel * run->ahead * PANEL);                    \
+            }                                                                                                          \
             for (int64_t panel = from; panel < end; panel++)                                                           \
-                step_##TYPE(run, t ? y - B * P : run->h, n, panel,                                                     \
-                            run->sums + (panel * run->chunk + ahead) * B * PANEL, m);                                  \
+                step_##TYPE(run, t ? y - B * P : run->h, n, panel, run->sums + (panel * run->ahead + row) * PANEL, m); \
+            row += n;                                                                                                  \
             if (threads > 1) { _Pragma("omp barrier") }                                                                \
             if (!run->projection_panels) continue;                                                                     \
             product_##TYPE(m, run->projection_panels, y, n, run->D, P, run->projection_block, run->proj_clip,          \

@@ -27,9 +27,9 @@ from elmokit.kernels.compiled import pointer
 from elmokit.kernels.plain import Weights
 from elmokit.kernels.product import kept, multiply
 
-# Rows times cells; beyond that `in_place` is faster, at two threads or one: 128 rows of the published small model, 32
+# Rows times cells; beyond that `in_place` is as fast, at two threads or one: 256 rows of the published small model, 64
 # of the original. With more threads, which were not measured, from fewer rows on.
-_MOST_CELLS = 1 << 17
+_MOST_CELLS = 1 << 18
 # Bytes that a step of all directions may read again for each direction to have a thread of its own: such weights are
 # soon read, and threads that share a step lose more by waiting for one that the system has taken off its processor.
 _MOST_APART = 1 << 24
@@ -48,7 +48,7 @@ class _Run(ctypes.Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ("directions", "steps", "B", "I", "P", "D")),
-        *((name, c_int64) for name in ("block", "projection_block", "chunk", "apart")),
+        *((name, c_int64) for name in ("block", "projection_block", "ahead", "all", "apart")),
         *((name, ctypes.c_float) for name in ("cell_clip", "proj_clip")),
         *((name, ctypes.c_void_p) for name in ("rows", "sums", "m", "x_panels", "h_panels", "projection_panels")),
         *((name, ctypes.c_void_p) for name in ("bias", "x", "h", "c", "y")),
@@ -85,7 +85,7 @@ def lstmp_few_rows(
     _check(weights, x_TZBI, h_ZBP, c_ZBD, rows)
     h_ZBP = h_ZBP.to(dtype, copy=True, memory_format=torch.contiguous_format)
     c_ZBD = c_ZBD.clone(memory_format=torch.contiguous_format)
-    y_ZTBP, chunk = x_TZBI.new_empty(Z, T, B, P), min(T, max(1, _ROWS_AHEAD // B))
+    y_ZTBP, ahead = x_TZBI.new_empty(Z, T, B, P), max(_ROWS_AHEAD, B)
     x_panels, h_panels = kept(
         [weights.kernel_ZKG], f"panels of {I}",
         lambda: [panels(part_ZKG, _GATES) for part_ZKG in weights.kernel_ZKG.detach().split([I, P], dim=1)],
@@ -94,14 +94,14 @@ def lstmp_few_rows(
     threads, apart = _threads(Z, P, [h_panels, projection_panels])
     copies = Z if apart else 1
     arrays = {
-        "rows": torch.tensor(rows, dtype=torch.int64, device="cpu"), "sums": c_ZBD.new_empty(copies, chunk, B, 4 * D),
+        "rows": torch.tensor(rows, dtype=torch.int64, device="cpu"), "sums": c_ZBD.new_empty(copies, ahead, 4 * D),
         "m": x_TZBI.new_empty(copies, B, D), "x_panels": x_panels, "h_panels": h_panels,
         "projection_panels": projection_panels, "bias": weights.bias_ZG.float().contiguous(),
-        "x": x_TZBI.transpose(0, 1).contiguous(), "h": h_ZBP, "c": c_ZBD, "y": y_ZTBP,
+        "x": _rows_left(x_TZBI, rows), "h": h_ZBP, "c": c_ZBD, "y": y_ZTBP,
     }  # fmt: skip
     run = _Run(
-        Z, T, B, I, P, D, block_of(I + P, 4 * D, dtype), _projection_block(weights), chunk, apart, *_clips(weights),
-        *(pointer(array, _TYPES.get(name, dtype)) for name, array in arrays.items()),
+        Z, T, B, I, P, D, block_of(I + P, 4 * D, dtype), _projection_block(weights), ahead, sum(rows), apart,
+        *_clips(weights), *(pointer(array, _TYPES.get(name, dtype)) for name, array in arrays.items()),
     )  # fmt: skip
     compiled.function("steps", dtype)(ctypes.byref(run), c_int64(threads))
     return y_ZTBP.transpose(0, 1), h_ZBP, c_ZBD
@@ -131,6 +131,15 @@ def _threads(Z: int, P: int, read_again: Sequence[Tensor | None]) -> tuple[int, 
     if threads > 1 and bytes_read <= _MOST_APART:
         return min(threads, Z), True
     return min(threads, max(Z, P // _PANEL)), False  # each has a panel of the projection
+
+
+def _rows_left(x_TZBI: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return the rows that are left at each step, one step's after the other's: (Z, sum of rows, I)."""
+    x_ZTBI, B = x_TZBI.transpose(0, 1), x_TZBI.shape[2]
+    if rows[-1] < B:
+        left_TB = torch.arange(B, device="cpu") < torch.tensor(rows, device="cpu").unsqueeze(1)
+        return x_ZTBI[:, left_TB]
+    return x_ZTBI.contiguous()
 
 
 def _projection_panels(weights: Weights) -> Tensor | None:
