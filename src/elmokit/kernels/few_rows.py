@@ -138,7 +138,7 @@ def _rows_left(x_TZBI: Tensor, rows: Sequence[int]) -> Tensor:
     x_ZTBI, B = x_TZBI.transpose(0, 1), x_TZBI.shape[2]
     if rows[-1] < B:
         left_TB = torch.arange(B, device="cpu") < torch.tensor(rows, device="cpu").unsqueeze(1)
-        return x_ZTBI[:, left_TB]
+        return x_ZTBI[:, left_TB].contiguous()
     return x_ZTBI.contiguous()
 
 
