@@ -12,6 +12,7 @@ import torch
 
 from elmokit import cli
 from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, network_shapes
+from elmokit.kernels import compiled
 from elmokit.model import Elmo
 from postgres_server import server as server  # a fixture
 
@@ -19,6 +20,21 @@ SHARED = Path(os.environ.get("ELMOKIT_SHARED", Path(__file__).parents[2] / "shar
 ORACLES = SHARED / "oracles"
 
 torch.set_num_threads(1)
+
+
+# Variants of the compiled library that this processor runs, with the types that each is tested in.
+_VARIANTS = compiled.VARIANTS[: compiled.VARIANTS.index(compiled.variant()) + 1] if compiled.variant() else ()
+_TYPES = [(name, torch.float32) for name in _VARIANTS] + [("avx512bf16", torch.bfloat16)] * ("avx512bf16" in _VARIANTS)
+
+needs_compiled = pytest.mark.skipif(not _VARIANTS, reason="needs what gcc compiles on x86-64 and Linux")
+
+
+@pytest.fixture(params=_TYPES, ids=str)
+def dtype(request, monkeypatch):
+    """A type that weights can have, with a variant of the compiled library for it."""
+    variant, dtype = request.param
+    monkeypatch.setattr(compiled, "variant", lambda: variant)
+    return dtype
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from elmokit.kernels.batched_gradient import lstmp_batched_gradient
 from elmokit.kernels.fused import lstmp_fused
 from elmokit.kernels.in_place import lstmp_in_place
 from elmokit.kernels.plain import lstmp_plain
+from test_compiled_cells import steps
 from test_network import layer_inputs, run_kernel
 
 CLIPS = [(None, None), (0.3, 0.2)]
@@ -96,19 +97,6 @@ def fused_steps_are_those_of_torch(sizes, clip, dtype):
     dm, c_0 = torch.randn(2, T, B, D, generator=generator).to(dtype), torch.randn(2, B, D, generator=generator)
     for found, right in zip(*(steps(way, sums, c_0, dm, clip) for way in (fused_cells, cells)), strict=True):
         close(found, right, dtype)
-
-
-def steps(way, sums, c_0, dm, clip):
-    """Take all steps forth and back; return cells, what goes to the projection, gradients of gates and of c_0."""
-    c, m, dgates = c_0.new_empty(len(sums) + 1, *c_0.shape), torch.empty_like(dm), sums.transpose(0, 1).clone()
-    c[0] = c_0
-    forward, kept = way.forward_steps(c, m, clip)
-    for t, sums_ZBG in enumerate(sums):
-        forward(t, list(sums_ZBG))
-    backward, dc = way.backward_steps(kept, c, dgates, clip), torch.ones_like(c_0)
-    for t in reversed(range(len(sums))):
-        backward(t, dm[:, t], dc)
-    return c[1:], m, dgates, dc
 
 
 @given(sizes, st.integers(0, 9), st.booleans(), st.sampled_from(CLIPS))

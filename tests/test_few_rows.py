@@ -1,4 +1,4 @@
-"""What is compiled: the recurrence of a few sentences, to the last bit as it is among many; gates and cells."""
+"""The compiled recurrence of a few sentences, to the last bit as it is among many."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from conftest import make_checkpoint, make_config
+from conftest import make_checkpoint, make_config, needs_compiled
 from elmokit.errors import MismatchError
 from elmokit.kernels import Weights, compiled, few_rows, lstmp
 from elmokit.kernels.in_place import lstmp_in_place
@@ -20,22 +20,17 @@ from elmokit.model import Carry, Elmo
 from elmokit.network import State
 
 pytestmark = [
-    pytest.mark.skipif(not compiled.variant(), reason="needs what gcc compiles on x86-64 and Linux"),
+    needs_compiled,
     pytest.mark.skipif(
         bool(compiled.variant()) and not few_rows.block_of(256, 64, torch.float32),
         reason="the order in which oneDNN adds up on this processor is not known",
     ),
 ]
-HERE = compiled.VARIANTS[: compiled.VARIANTS.index(compiled.variant()) + 1] if compiled.variant() else ()
-# For the types that every variant has, and bfloat16 where the processor computes in it.
-CASES = [(variant, torch.float32) for variant in HERE] + [("avx512bf16", torch.bfloat16)] * ("avx512bf16" in HERE)
 
 
-@pytest.fixture(params=CASES, ids=str)
-def dtype(request, monkeypatch):
-    """A type that weights can have, with a variant of the library for it."""
-    variant, dtype = request.param
-    monkeypatch.setattr(compiled, "variant", lambda: variant)
+@pytest.fixture
+def dtype(dtype):
+    """A type and variant, of which the order of addition is found anew."""
     few_rows.block_of.cache_clear()
     yield dtype
     few_rows.block_of.cache_clear()
@@ -286,22 +281,6 @@ def test_what_is_no_number_stays_in_its_row(dtype):
     assert h[:, 1].isnan().all()
     assert c[:, 1].isnan().all()
     assert not any(a[..., [0, 2], :].isnan().any() for a in (y, h, c))
-
-
-@pytest.mark.parametrize("clip", [None, 3.0])
-def test_gates_and_cells(dtype, clip):
-    """Against float64, in rows enough for several threads; gates far outside of what a sigmoid tells apart as well."""
-    chance = torch.Generator().manual_seed(1)
-    gates = (torch.randn(300, 4 * 64, generator=chance) * 6).to(dtype)
-    gates[0], gates[1], gates[2] = 1e4, -1e4, torch.inf
-    c = torch.randn(300, 64, generator=chance) * 2
-    i, j, f, o = gates.double().chunk(4, dim=1)
-    expected_c = f.sigmoid() * c + i.sigmoid() * j.tanh()
-    expected_c = expected_c if clip is None else expected_c.clamp(-clip, clip)
-    m = compiled.cells(gates, c, torch.empty(300, 64, dtype=dtype), clip)
-    torch.testing.assert_close(c.double(), expected_c, atol=1e-6, rtol=1e-6)
-    tolerance = 1e-6 if dtype == torch.float32 else 4e-3
-    torch.testing.assert_close(m.double(), o.sigmoid() * expected_c.tanh(), atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

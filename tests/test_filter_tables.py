@@ -6,24 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import make_checkpoint, make_config
-from elmokit.kernels import compiled, filter_tables
+from conftest import make_checkpoint, make_config, needs_compiled
+from elmokit.kernels import filter_tables
 from elmokit.kernels.filter_tables import FilterTables
 from elmokit.model import Elmo
 
-pytestmark = pytest.mark.skipif(not compiled.variant(), reason="needs what gcc compiles on x86-64 and Linux")
-HERE = compiled.VARIANTS[: compiled.VARIANTS.index(compiled.variant()) + 1] if compiled.variant() else ()
-CASES = [(variant, torch.float32) for variant in HERE] + [("avx512bf16", torch.bfloat16)] * ("avx512bf16" in HERE)
+pytestmark = needs_compiled
 FILTERS = ((1, 32), (3, 64), (5, 32))
 WORDS = ["", "a", "word", "straße", "longer-than-the-others", "w" * 60, "<S>", "</S>", "\U0001f600" * 4]
-
-
-@pytest.fixture(params=CASES, ids=str)
-def dtype(request, monkeypatch):
-    """A type that weights can have, with a variant of the library for it."""
-    variant, dtype = request.param
-    monkeypatch.setattr(compiled, "variant", lambda: variant)
-    return dtype
 
 
 def make_encoder(precision="float32", filters=FILTERS, **changes):

@@ -20,7 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parents[1] / "src" / "elmokit" / "kernels"
 LIBRARY = "libelmokit.so"
-FOR_EACH_VARIANT = ("few_rows.c", "filter_tables.c")
+FOR_EACH_VARIANT = ("cells.c", "few_rows.c", "filter_tables.c")
 VARIANTS = (
     ["-DVARIANT=avx2", "-mavx2", "-mfma"],
     ["-DVARIANT=avx512", "-mavx512f", "-mavx512bw", "-mfma"],

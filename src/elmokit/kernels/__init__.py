@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from elmokit.kernels import cells, few_rows
+from elmokit.kernels import cells, compiled_cells, few_rows
 from elmokit.kernels import filter_tables as filter_tables
 from elmokit.kernels.batched_gradient import Cells, lstmp_batched_gradient
 from elmokit.kernels.convolution import window_maxima as window_maxima
@@ -20,6 +20,7 @@ from elmokit.kernels.product import affine as affine
 from elmokit.kernels.product import forget_kept as forget_kept
 from elmokit.kernels.product import kept as kept
 from elmokit.kernels.product import product as product
+from elmokit.kernels.product import product_type
 from elmokit.kernels.product import recurring_rows as recurring_rows
 from elmokit.kernels.product import whole_rows as whole_rows
 
@@ -38,7 +39,8 @@ def lstmp(
             forget_kept([weight])
     device = x_TZBI.device.type
     if torch.is_grad_enabled() or torch.is_autocast_enabled(device):  # those for embedding know no autocast
-        for_training = cells_for_training(device, c_ZBD.dtype)
+        in_c = compiled_cells.can_run(c_ZBD, product_type(x_TZBI))
+        for_training = compiled_cells if in_c else cells_for_training(device, c_ZBD.dtype)
         return lstmp_batched_gradient(weights, x_TZBI, h_ZBP, c_ZBD, rows, cells=for_training)
     if device == "cpu" and few_rows.can_run(weights, x_TZBI, h_ZBP, c_ZBD):
         return few_rows.lstmp_few_rows(weights, x_TZBI, h_ZBP, c_ZBD, rows)

@@ -2,7 +2,7 @@
 
 Automatic differentiation of the plain loop adds one small product a step to each weight's gradient; here the steps'
 factors are kept and multiplied once. Same values, fewer and larger products. What stands between the products depends
-on the device: `cells` or `fused_cells`.
+on the device: `cells`, `compiled_cells` or `fused_cells`.
 
 Products are computed in the type of the gates, which is bfloat16 under autocast; all else, the cells above all, stays
 in float32.
@@ -24,11 +24,11 @@ from elmokit.kernels.rows import End, ended, last_outputs
 
 
 class Cells(Protocol):
-    """What the modules `cells`, which describes it, and `fused_cells` hold."""
+    """What the modules `cells`, which describes it, `compiled_cells` and `fused_cells` hold."""
 
     def forward_steps(
         self, c: Tensor, m: Tensor, cell_clip: float | None
-    ) -> tuple[Callable[[int, Sequence[Tensor]], None], tuple[Tensor, ...]]: ...
+    ) -> tuple[Callable[[int, Sequence[Tensor]], None], Sequence[Tensor]]: ...
 
     def backward_steps(
         self, kept: Sequence[Tensor], c: Tensor, dgates: Tensor, cell_clip: float | None
@@ -42,7 +42,7 @@ def lstmp_batched_gradient(
 
     Rows that have ended are computed on, which leaves the others as they are: it keeps every step one block of memory.
 
-    cells: what computes gates and cells, the module `cells` or `fused_cells`.
+    cells: what computes gates and cells, one of these modules.
     """
     ends = ended(rows, x_TZBI.shape[2])
     x_TZBI, *arrays = in_product_type(x_TZBI, weights.kernel_ZKG, weights.bias_ZG, weights.projection_ZDP, h_ZBP)

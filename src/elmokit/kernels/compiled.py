@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import c_int64
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +47,7 @@ def variant() -> str | None:
 def function(name: str, dtype: torch.dtype) -> Callable[..., Any]:
     """Return a function of the library for a type, where `computes(dtype)`.
 
-    Of few_rows.c: `cells`, `panels`, `product`, `steps`; of filter_tables.c: `maxima`.
+    Of cells.c: `cells`, `cells_backward`; of few_rows.c: `panels`, `product`, `steps`; of filter_tables.c: `maxima`.
     """
     return getattr(_library(), _symbol(name, dtype))
 
@@ -66,19 +66,43 @@ def _symbol(name: str, dtype: torch.dtype) -> str:
     return f"{name}_{str(dtype).removeprefix('torch.')}_{variant()}"
 
 
-def cells(gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None) -> Tensor:
-    """Update float32 cells in place from their gates; return what they give to the projection, in `m_nD`.
+def cells(
+    gates_nG: Tensor, c_nD: Tensor, m_nD: Tensor, cell_clip: float | None, *, before_nD: Tensor | None = None
+) -> Tensor:
+    """Write float32 cells made from their gates and the cells before; return what they give to the projection, `m_nD`.
 
-    gates_nG: in the order i, j, f, o, the forget gate with its 1; float32 or bfloat16, and `m_nD` the same. All are
-    contiguous, and D is a multiple of `LANES`.
+    gates_nG: in the order i, j, f, o, the forget gate with its 1; float32 or bfloat16, and `m_nD` the same. before_nD:
+    None where `c_nD` holds them. All are contiguous, and D is a multiple of `LANES`.
     """
+    float32, dtype = torch.float32, gates_nG.dtype
+    arrays = (gates_nG, dtype), (c_nD if before_nD is None else before_nD, float32), (c_nD, float32), (m_nD, dtype)
+    _call("cells", arrays, c_nD, cell_clip)
+    return m_nD
+
+
+def cells_backward(
+    gates_nG: Tensor,
+    before_nD: Tensor,
+    c_nD: Tensor,
+    dm_nD: Tensor,
+    dc_nD: Tensor,
+    dgates_nG: Tensor,
+    cell_clip: float | None,
+) -> None:
+    """Write the gradient of the gates that `cells` was given, from those of what it gave: `dm_nD` of what it returned,
+    and `dc_nD` of its cells, which becomes that of the cells before. Types and shapes as there."""
+    float32, dtype = torch.float32, gates_nG.dtype
+    given = (gates_nG, dtype), (before_nD, float32), (c_nD, float32), (dm_nD, dtype)
+    _call("cells_backward", (*given, (dc_nD, float32), (dgates_nG, dtype)), c_nD, cell_clip)
+
+
+def _call(name: str, arrays: Sequence[tuple[Tensor, torch.dtype]], c_nD: Tensor, cell_clip: float | None) -> None:
+    """Call a function of cells.c with arrays, each of the type beside it, the first of that of the gates."""
     n, D = c_nD.shape
     clip = math.inf if cell_clip is None else cell_clip
     threads = torch.get_num_threads() if n * D >= _CELLS_FOR_THREADS else 1
-    dtype = gates_nG.dtype
-    arrays = (pointer(gates_nG, dtype), pointer(c_nD, torch.float32), pointer(m_nD, dtype))
-    function("cells", dtype)(*arrays, c_int64(n), c_int64(D), ctypes.c_float(clip), c_int64(threads))
-    return m_nD
+    pointers = [pointer(array, dtype) for array, dtype in arrays]
+    function(name, arrays[0][1])(*pointers, c_int64(n), c_int64(D), ctypes.c_float(clip), c_int64(threads))
 
 
 class Pointer(ctypes.c_void_p):

@@ -1,52 +1,9 @@
-/* The recurrence for a few sentences, and the gates and cells of any number of them; few_rows.py and compiled.py say what
-   each function is given.
+/* The recurrence for a few sentences; few_rows.py says what each function is given.
 
    Products add up in a stated order, so that they give what oneDNN gives to the last bit: within a block of consecutive
    terms one after the other, then the sums of the blocks. */
 
-#include "vectors.h"
-
-/* ---------------------------------------------------------------- gates and cells */
-
-/* e^x = 2^n e^r, n whole and |r| at most half of ln 2, whose Taylor series is added up to r^7 / 7!: within 2e-7 of the
-   value. Beyond +-87 it is that of +-87, which a sigmoid cannot tell from 0 or 1. */
-static inline V exponential(V x) {
-    static const float over_factorial[] = {1 / 5040.0f, 1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
-    x = within(x, ALL(-87.0f), ALL(87.0f));
-    V n = ROUND(MUL(x, ALL(1.44269504f)));
-    V r = FNMA(n, ALL(-2.12194440e-4f), FNMA(n, ALL(0.693359375f), x)); /* ln 2 in two parts, the first one exact */
-    V sum = ALL(over_factorial[0]);
-    for (int k = 1; k < 8; k++) sum = FMA(sum, r, ALL(over_factorial[k]));
-    return MUL(sum, power_of_two(n));
-}
-
-static inline V sigmoid(V x) { return DIV(ALL(1.0f), ADD(ALL(1.0f), exponential(SUB(ALL(0.0f), x)))); }
-
-static inline V tanh_(V x) { return SUB(MUL(ALL(2.0f), sigmoid(ADD(x, x))), ALL(1.0f)); }
-
-/* Update LANES cells of one row from their gates, and return what they give to the projection. */
-static inline V cells_of(V i, V j, V f, V o, float *c, float clip) {
-    V new = FMA(sigmoid(i), tanh_(j), MUL(sigmoid(f), LOAD(c)));
-    new = within(new, ALL(-clip), ALL(clip));
-    STORE(c, new);
-    return MUL(sigmoid(o), tanh_(new));
-}
-
-/* Update the cells (n, D) of n rows from their gates (n, 4 D); m (n, D) is for the projection. */
-#define CELLS(TYPE, T)                                                                                                 \
-    static void row_##TYPE(const T *gates, float *c, T *m, int64_t D, float clip) {                                    \
-        for (int64_t d = 0; d < D; d += LANES)                                                                         \
-            save_##TYPE(m + d, cells_of(load_##TYPE(gates + d), load_##TYPE(gates + D + d),                            \
-                                        load_##TYPE(gates + 2 * D + d), load_##TYPE(gates + 3 * D + d), c + d, clip)); \
-    }                                                                                                                  \
-    void EXPORT(cells_##TYPE)(const T *gates, float *c, T *m, int64_t n, int64_t D, float clip, int64_t threads) {     \
-        if (threads > 1) {                                                                                             \
-            _Pragma("omp parallel for num_threads(threads)") for (int64_t row = 0; row < n; row++)                     \
-                row_##TYPE(gates + row * 4 * D, c + row * D, m + row * D, D, clip);                                    \
-        } else                                                                                                         \
-            for (int64_t row = 0; row < n; row++) row_##TYPE(gates + row * 4 * D, c + row * D, m + row * D, D, clip);  \
-    }
-FOR_EACH_TYPE(CELLS)
+#include "gates.h"
 
 /* ---------------------------------------------------------------- products */
 
@@ -205,10 +162,10 @@ static Run direction(const Run *all, int64_t z, int64_t size) {
             for (int64_t v = 0; v < CELLS_OF_PANEL; v += LANES) {                                                      \
                 int64_t d = panel * CELLS_OF_PANEL + v;                                                                \
                 V gates[4];                                                                                            \
+                float *c = run->c + row * D + d;                                                                       \
                 for (int q = 0; q < 4; q++)                                                                            \
                     gates[q] = rounded_##TYPE(ADD(LOAD(sums + q * CELLS_OF_PANEL + v), LOAD(run->bias + q * D + d)));  \
-                save_##TYPE(m + row * D + d, cells_of(gates[0], gates[1], gates[2], gates[3], run->c + row * D + d,    \
-                                                      run->cell_clip));                                                \
+                save_##TYPE(m + row * D + d, cells_of(gates[0], gates[1], gates[2], gates[3], c, c, run->cell_clip));  \
             }                                                                                                          \
     }                                                                                                                  \
     static void steps_of_##TYPE(const Run *run, int64_t thread, int64_t threads) {                                     \

@@ -61,18 +61,25 @@ def recurring_rows(n: int) -> int:
     return -(-n // step) * step
 
 
+def product_type(x: Tensor) -> torch.dtype:
+    """Return the type that products with x are computed in: that of autocast where that is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def in_product_type(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     """Return all of these in the type of autocast where that is on, else as they are; None stays None."""
-    device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.is_autocast_enabled(x.device.type):
         return x, *others
-    dtype = torch.get_autocast_dtype(device)
+    dtype = product_type(x)
     return tuple(None if a is None else a.to(dtype) for a in (x, *others))
 
 
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return a @ b + bias without a graph of gradients where oneDNN computes it; both may be transposed views."""
     if _by_onednn(a_NI, b_IO):
+        if bias_O is None and not a_NI.is_contiguous() and b_IO.is_contiguous() and a_NI.numel() > b_IO.numel():
+            return multiply(b_IO.T, a_NI.T).T  # its first factor is copied where it is a transposed view
         return torch.ops.mkldnn._linear_pointwise(_dense(a_NI), _dense(b_IO).T, bias_O, "none", [], "")
     return torch.mm(a_NI, b_IO) if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
 

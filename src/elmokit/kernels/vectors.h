@@ -57,6 +57,13 @@ static inline V power_of_two(V n) {
 /* A number that is not one stays so: MIN and MAX return their second argument then. */
 static inline V within(V x, V low, V high) { return MAX(low, MIN(high, x)); }
 
+/* x where a < b, else zero. */
+#ifdef __AVX512F__
+static inline V where_less(V a, V b, V x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), x); }
+#else
+static inline V where_less(V a, V b, V x) { return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ), x); }
+#endif
+
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* What the types differ in: how LANES values become float32 and back, and how the terms of a product are taken, one at a
