@@ -77,6 +77,16 @@ $(VENV)/.browser: $(VENV)/.test
 	  } >$(VENV)/browser.log 2>&1 || echo "no Chromium can be installed here (see $(VENV)/browser.log)"
 	@touch $@
 
+# TensorFlow asks for older versions of what others share, so it lies beside the rest, for the tests that want it
+# (tests/test_keras.py). Where there is none for this system they are skipped.
+$(VENV)/.tensorflow: $(VENV)/.test
+	@rm -rf $(VENV)/tensorflow
+	@grep -E '^(keras|numpy)==' constraints.txt >$(VENV)/tensorflow.txt
+	@$(BIN)/python -m pip install --quiet --target $(VENV)/tensorflow --constraint $(VENV)/tensorflow.txt \
+	  tensorflow-cpu==2.21.0 >$(VENV)/tensorflow.log 2>&1 || { rm -rf $(VENV)/tensorflow; \
+	  echo "TensorFlow cannot be installed here (see $(VENV)/tensorflow.log)"; }
+	@touch $@
+
 $(VENV)/.nox: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt nox cyclonedx-bom
 	@touch $@
@@ -92,7 +102,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/cell.py examples/sentences.txt build/demo/sentences.hdf5
 
 # One torch thread in each test process: threads that share a core slow each other down.
-test: lint $(VENV)/.browser
+test: lint $(VENV)/.browser $(VENV)/.tensorflow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 lint: $(VENV)/.test

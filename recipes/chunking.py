@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import columns, find, opened, with_dev
 from measures import span_f1
 from tagging import Tagger
@@ -38,4 +38,5 @@ CHUNKING = Recipe(
 )
 
 if __name__ == "__main__":
-    run(CHUNKING, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(CHUNKING, arguments(__doc__).parse_args())

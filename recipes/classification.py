@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import clean, find, in_parts, leaves, lines, split_raw, with_dev
 from measures import accuracy, macro_f1
 from torch import Tensor, nn
@@ -126,4 +126,5 @@ if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("set", choices=SOURCES)
     told = parser.parse_args()
-    run(recipe(told.set), told)
+    with told_plainly():
+        run(recipe(told.set), told)

@@ -6,8 +6,11 @@ import argparse
 import hashlib
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from stored import Stored, Words, store
 from trainer import SYSTEMS, Example, Parts, Recipe, Vectors, predict, train_network
 
 from elmokit import Elmo, load
-from elmokit.errors import TextError
+from elmokit.errors import ElmoError, TextError
 
 SHARED = Path(os.environ.get("ELMOKIT_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -34,11 +37,26 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--model", help="the ELMo: a path or a published name; without it, the bundled one")
     add("--vectors", type=Path, help="word vectors (word2vec's .bin, or text); without them, ones that begin random")
     add("--systems", nargs="+", choices=SYSTEMS, help="only these of the recipe's systems")
-    add("--seeds", type=int, default=3)
+    add("--seeds", type=_count, default=3, metavar="N", help="how often each system is trained")
     add("--fraction", type=float, default=1.0, help="of the training data, drawn anew for each seed")
     add("--threads", type=int, default=1)
     add("--quick", action="store_true", help="little data, one seed: shows that it runs")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """End the program with one sentence for an error that its user can mend."""
+    try:
+        yield
+    except (ElmoError, OSError, subprocess.CalledProcessError) as error:
+        sys.exit(str(error))
 
 
 def run(recipe: Recipe, told: argparse.Namespace) -> Results:

@@ -54,12 +54,14 @@ def lines(path: Path, encoding: str = "utf-8") -> list[str]:
 
 
 def columns(path: Path, word: int = 0, tag: int = -1) -> list[Example]:
-    """Read sentences parted by blank lines, one word a line with its tags in columns; comments and ranges left out."""
+    """Read sentences parted by blank lines, a word a line with its tags in columns; comments and ranges of CoNLL-U are
+    left out."""
+    marks = ("#",) if path.suffix == ".conllu" else ("-DOCSTART-",)  # "#" is a word elsewhere
     sentences: list[list[list[str]]] = [[]]
     for line in path.read_text(encoding="utf-8").split("\n"):
         if not line.strip():
             sentences.append([])
-        elif not line.startswith(("-DOCSTART-", "# ")):
+        elif not line.startswith(marks):
             sentences[-1].append(line.split("\t" if "\t" in line else None))
     rows = [[row for row in sentence if _is_word(row)] for sentence in sentences]
     return [Example((clean(r[word] for r in row),), [r[tag].strip() for r in row]) for row in rows if row]

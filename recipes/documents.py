@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import find, lines, with_dev
 from measures import accuracy
 from torch import Tensor, nn
@@ -78,4 +78,5 @@ IMDB = Recipe(
 )
 
 if __name__ == "__main__":
-    run(IMDB, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(IMDB, arguments(__doc__).parse_args())

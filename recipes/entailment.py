@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from classification import pooled
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import clean, find, lines, split_raw
 from measures import accuracy
 from stored import Words
@@ -107,4 +107,5 @@ ENTAILMENT = Recipe(
 )
 
 if __name__ == "__main__":
-    run(ENTAILMENT, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(ENTAILMENT, arguments(__doc__).parse_args())

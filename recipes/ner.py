@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import columns, find
 from measures import span_f1
 from tagging import Tagger
@@ -41,4 +41,5 @@ NER = Recipe(
 )
 
 if __name__ == "__main__":
-    run(NER, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(NER, arguments(__doc__).parse_args())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import columns, find
 from measures import tag_accuracy
 from tagging import Tagger
@@ -36,4 +36,5 @@ POS = Recipe(
 )
 
 if __name__ == "__main__":
-    run(POS, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(POS, arguments(__doc__).parse_args())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import told_plainly
 from numpy.typing import NDArray
 from results import Results
 from training import beginning, card, train_elmo, untrained
@@ -113,4 +114,5 @@ def _hits(weight: torch.Tensor, x_XD: torch.Tensor, right: torch.Tensor) -> floa
 
 
 if __name__ == "__main__":
-    main()
+    with told_plainly():
+        main()

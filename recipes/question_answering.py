@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import find
 from entailment import attend
 from measures import answer_f1
@@ -145,4 +145,5 @@ ANSWERS = Recipe(
 )
 
 if __name__ == "__main__":
-    run(ANSWERS, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(ANSWERS, arguments(__doc__).parse_args())

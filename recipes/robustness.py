@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command import SHARED, about, arguments, hurried, read, read_vectors, sentences_of
+from command import SHARED, about, arguments, hurried, read, read_vectors, sentences_of, told_plainly
 from data import find, lines, opened
 from parts_of_speech import POS
 from results import Results
@@ -96,4 +96,5 @@ def score(network: Any, measure: Any, test: Sequence[Example]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with told_plainly():
+        main()

@@ -33,7 +33,7 @@ judge() { # pos, wsd or wic: what each layer knows
   "$python" "$here/../benchmarks/quality/$1.py" "${of_judges[@]}" --out "$out" >/dev/null
 }
 printf '%s\n' question_answering.py parts_of_speech.py ner.py chunking.py entailment.py documents.py stored_vectors.py words_in_context.py \
-  "classification.py "{trec,sst-5,sst-2,sms,hate} | run "$@"
+  "classification.py "{trec,sst-5,sst-2,mr,subj,sms,hate} | run "$@"
 printf '%s\n' robustness.py sample_efficiency.py | run "$@" # these take what the others have computed already
 for name in pos wsd wic; do judge "$name" "$@"; done
 "$python" "$here/what_elmo_adds.py" --results "$results" ${PAGE:+--page "$PAGE"}

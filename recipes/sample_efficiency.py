@@ -12,7 +12,7 @@ import argparse
 
 from chunking import CHUNKING
 from classification import recipe
-from command import arguments, run
+from command import arguments, run, told_plainly
 from parts_of_speech import POS
 
 FRACTIONS = (0.01, 0.1, 1.0)
@@ -31,4 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_plainly():
+        main()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command import sentences_of
+from command import sentences_of, told_plainly
 from data import columns
 from measures import span_f1, tag_accuracy
 from results import Results
@@ -67,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_plainly():
+        main()

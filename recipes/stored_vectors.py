@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from command import arguments, read
+from command import arguments, read, told_plainly
 from numpy.typing import NDArray
 from parts_of_speech import POS
 from results import Results
@@ -106,4 +106,5 @@ def linear(
 
 
 if __name__ == "__main__":
-    main()
+    with told_plainly():
+        main()

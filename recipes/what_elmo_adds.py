@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import altair
+from command import told_plainly
 from results import grouped, shown
 from trainer import SYSTEMS
 
@@ -267,4 +268,5 @@ def robustness_picture(found: Mapping[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    with told_plainly():
+        main()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from command import arguments, run
+from command import arguments, run, told_plainly
 from data import clean, find, lines
 from measures import accuracy
 from torch import Tensor, nn
@@ -85,4 +85,5 @@ WIC = Recipe(
 )  # fmt: skip
 
 if __name__ == "__main__":
-    run(WIC, arguments(__doc__).parse_args())
+    with told_plainly():
+        run(WIC, arguments(__doc__).parse_args())

@@ -121,6 +121,7 @@ def test_prepare_takes_strings_and_lists():
     ("sentences", "message"),
     [
         ("The cat", "put it into a list"),
+        (3, "sentences: expected strings or lists of tokens, found 3"),
         (["The cat", None], "sentence 1: expected a string or a list of tokens, found None"),
         (np.array([["The cat"], [np.nan]], object), "sentence 1: .* found nan"),
         ([["The", None]], "expected tokens as strings, found None"),
@@ -130,6 +131,12 @@ def test_prepare_takes_strings_and_lists():
 def test_what_is_no_sentence_is_refused(sentences, message):
     with pytest.raises(MismatchError, match=message):
         ElmoEmbedding(MODELS["usual"]).prepare(sentences)
+
+
+@pytest.mark.parametrize("places", [-1, 2.0, "3", True])
+def test_places_are_a_number(places):
+    with pytest.raises(MismatchError, match="places: expected a whole number from 0 on, found"):
+        ElmoEmbedding(MODELS["usual"]).prepare(SENTENCES, places=places)
 
 
 @pytest.mark.parametrize("sentences", [[], [""], ["", " "]])
@@ -232,6 +239,46 @@ def test_a_saved_model_opens_without_the_folder(tmp_path):
     opened.fit(words, np.ones((4, 6, 1)), verbose=0)  # the optimiser came along
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """A model that says nothing of its inputs, so that Keras builds it with numbers of float32."""
+
+    def __init__(self, elmo=None, **options):
+        super().__init__(**options)
+        self.elmo = elmo or ElmoEmbedding(MODELS["usual"])
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, words):
+        return self.dense(self.elmo(words))
+
+    def get_config(self):
+        return {**super().get_config(), "elmo": keras.saving.serialize_keras_object(self.elmo)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "elmo": keras.saving.deserialize_keras_object(config["elmo"])})
+
+
+def test_models_that_name_no_type_are_built_and_saved(tmp_path):
+    words = ElmoEmbedding(MODELS["usual"]).prepare(SENTENCES)
+    sequential = keras.Sequential([ElmoEmbedding(MODELS["usual"]), keras.layers.Dense(1)])
+    for number, model in enumerate((Subclassed(), sequential)):
+        model.compile(loss="mse", optimizer="adam")
+        model.fit(words, np.ones((4, 1)), verbose=0)
+        expected = model.predict(words, verbose=0)
+        model.save(tmp_path / f"{number}.keras")
+        opened = keras.models.load_model(tmp_path / f"{number}.keras")
+        np.testing.assert_allclose(opened.predict(words, verbose=0), expected, atol=1e-6)
+
+
+def test_an_open_model_is_taken():
+    words = ElmoEmbedding(MODELS["usual"]).prepare(SENTENCES)
+    found = computed(ElmoEmbedding(Elmo(MODELS["usual"])), words)
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (found, computed(ElmoEmbedding(MODELS["usual"]), words))))
+    with pytest.raises(MismatchError, match="model: expected a path, a name, or a model, found 3"):
+        ElmoEmbedding(3)
+
+
 def test_a_layer_opens_from_a_folder(tmp_path):
     write_native(MODELS["usual"], tmp_path / "model")
     layer = ElmoEmbedding(tmp_path / "model")
@@ -243,10 +290,15 @@ def test_a_layer_opens_from_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (np.zeros((2, 3, 18), np.int32), "uint8.*found int32.*call `prepare`"),
+        (np.zeros((2, 3, 17), np.int32), "uint8.*found int32.*call `prepare`"),
         (np.zeros((2, 3), np.uint8), r"\(sentences, places, 18\), found uint8 \(2, 3\)"),
-        (np.zeros((2, 3, 18), np.float32), r"found float32 .* keras.Input\(\(None, 18\), dtype='uint8'\)"),
+        (np.zeros((2, 3, 17), np.float32), r"found float32 .* keras.Input\(\(None, 18\), dtype='uint8'\)"),
+        (np.zeros((2, 3, 18), bool), "found bool"),
         ({"tokens": np.zeros((2, 3, 18), np.uint8)}, "a dict of tokens and sequence_len, found tokens"),
+        (
+            {"tokens": np.zeros((2, 3, 18), np.uint8), "sequence_len": np.ones(3, np.int32)},
+            "a length for each of 2 sentences, found 3",
+        ),
     ],
 )
 def test_what_is_no_array_of_words_is_refused(words, expected):

@@ -248,6 +248,28 @@ def test_words_are_spelled_once_while_the_network_is_frozen(spelled):
     assert len(counts) == 3
 
 
+def test_words_that_were_learnt_in_inference_mode(tiny_elmo):
+    """A validation before the first step of training."""
+    embedding = ElmoEmbedding(tiny_elmo)
+    with torch.inference_mode():
+        first = embedding([["The", "dog"]])[0]
+    loss_of(embedding).backward()
+    assert torch.equal(embedding([["The", "dog"]])[0], first)
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {}])
+def test_words_are_forgotten_when_the_network_has_learned(tiny_elmo, options):
+    """A fused optimiser changes weights without telling anybody."""
+    embedding = ElmoEmbedding(tiny_elmo)
+    embedding(ORDINARY)
+    embedding.network.requires_grad_()
+    optimizer = torch.optim.AdamW(embedding.parameters(), lr=0.1, **options)
+    loss_of(embedding).backward()
+    optimizer.step()
+    embedding.network.requires_grad_(False)
+    torch.testing.assert_close(embedding(ORDINARY)[0], copy.deepcopy(embedding)(ORDINARY)[0], atol=1e-6, rtol=0)
+
+
 def test_known_words_are_not_pickled(tiny_elmo):
     embedding = ElmoEmbedding(tiny_elmo)
     size = len(pickle.dumps(embedding))
@@ -337,6 +359,15 @@ def test_a_trained_model_is_saved_for_embed(tiny_elmo, tmp_path):
         torch.testing.assert_close(output, expected(elmo, ORDINARY, layers=mix), atol=1e-5, rtol=0)
     assert not torch.allclose(outputs[0], expected(tiny_elmo, ORDINARY), atol=1e-3)
     torch.testing.assert_close(ElmoEmbedding(tmp_path / "tuned")(ORDINARY)[0], expected(elmo, ORDINARY))
+    for a, b in zip(ElmoEmbedding(elmo, n_mixes=2)(ORDINARY), (*outputs, _), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)  # as many mixes as it has begin as they are
+    zeros = ElmoEmbedding(elmo, n_mixes=2, mix_weights=[0, 0, 0])
+    torch.testing.assert_close(zeros(ORDINARY)[1], expected(elmo, ORDINARY))
+
+
+def test_layers_that_are_normalised_are_not_kept_in_a_model(tiny_elmo):
+    with pytest.raises(MismatchError, match="mixes with layer_norm cannot be kept in a model"):
+        ElmoEmbedding(tiny_elmo, layer_norm=True).to_elmo()
 
 
 class Classifier(torch.nn.Module):
@@ -465,6 +496,9 @@ def test_options_that_do_not_fit(tiny_elmo, options, message):
         (np.ones((1, 2, 20), np.int64), r"expected a list of tokens, found array\("),
         (["The cat", None], "sentence 1: expected a list of tokens, found None .NoneType."),
         (pandas.Series(["The cat", math.nan], index=[7, 3]), "sentence 1: .* found nan"),
+        (pandas.DataFrame({"a": ["The cat"]}), "expected a list of sentences, or one column of a frame, found"),
+        ({"The cat", "one"}, "expected a list of sentences, or one column of a frame, found"),
+        ({"The cat": 1}, "expected a list of sentences, or one column of a frame, found"),
         ([["The", None]], "expected tokens as strings, found None .NoneType. at place 1"),
         ([["The"], [b"cat"]], "expected tokens as strings, found b'cat' .bytes. at place 0"),
     ],

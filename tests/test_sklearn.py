@@ -183,3 +183,27 @@ def test_fitted_copies_need_no_file(model, tmp_path, tiny_elmo):
 def test_refusals(tiny_elmo, options, texts, message):
     with pytest.raises(MismatchError, match=message):
         ElmoVectorizer(tiny_elmo, **options).fit_transform(texts)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"pool": "none"}, "pool: expected 'mean', 'max', found 'none'"),
+        ({"tokenizer": 3}, "tokenizer: expected a function"),
+        ({"tokenizer": lambda _: None}, "tokenizer: expected a function that returns tokens, found None"),
+    ],
+)
+def test_options_that_are_set_later_are_checked(tiny_elmo, option, message):
+    vectorizer = ElmoVectorizer(tiny_elmo).fit(TEXTS)
+    with pytest.raises(MismatchError, match=message):
+        vectorizer.set_params(**option).transform(TEXTS)
+
+
+def test_kept_vectors_are_of_one_precision(tiny_elmo, tmp_path):
+    """A model in bfloat16, and what was saved of it, have the same weights and do not compute the same."""
+    rounded = Elmo(tiny_elmo.checkpoint(), precision="bfloat16")
+    again = Elmo(rounded.checkpoint())
+    assert again.fingerprint == rounded.fingerprint
+    found = [ElmoVectorizer(elmo, memory=str(tmp_path)).fit_transform(TEXTS) for elmo in (rounded, again)]
+    np.testing.assert_array_equal(found[1], ElmoVectorizer(again).fit_transform(TEXTS))
+    assert not np.array_equal(*found)

@@ -250,8 +250,15 @@ def make_trec(folder):
         (folder / "raw" / "raw" / f"TREC.{part}").write_text("".join(lines))
 
 
-def make_mr(folder):
-    (folder / "rt-polarity.all").write_text("".join(f"{n % 2} {' '.join(w)}\n" for n, w in enumerate(sentences(60))))
+def make_sst2(folder):
+    (folder / "binary").mkdir()
+    for seed, part in enumerate(("train", "dev", "test")):
+        trees = (f"({len(words) % 3 - 1} " + " ".join(f"(0 {w})" for w in words) + ")" for words in sentences(40, seed))
+        (folder / "binary" / f"{part}-binary.txt").write_text("\n".join(trees) + "\n")
+
+
+def make_labelled(folder, name):
+    (folder / name).write_text("".join(f"{n % 2} {' '.join(w)}\n" for n, w in enumerate(sentences(60))))
 
 
 def make_sms(folder):
@@ -304,7 +311,9 @@ RUNS = {
     "chunking": (chunking.CHUNKING, make_chunking),
     "sst-5": (classification.recipe("sst-5"), make_sst),
     "trec": (classification.recipe("trec"), make_trec),
-    "mr": (classification.recipe("mr"), make_mr),
+    "sst-2": (classification.recipe("sst-2"), make_sst2),
+    "mr": (classification.recipe("mr"), lambda folder: make_labelled(folder, "rt-polarity.all")),
+    "subj": (classification.recipe("subj"), lambda folder: make_labelled(folder, "subj.all")),
     "sms": (classification.recipe("sms"), make_sms),
     "hate": (classification.recipe("hate"), make_hate),
     "imdb": (documents.IMDB, make_imdb),
@@ -327,6 +336,28 @@ def test_a_recipe_runs_and_goes_on(name, model, work, tmp_path, monkeypatch):
     assert {"elmokit", "torch", "python"} <= found["versions"].keys()
     monkeypatch.setattr(command, "train_network", None)  # nothing is left to be trained
     command.run(recipe, options)
+
+
+def test_a_number_sign_is_a_word_but_in_conllu(tmp_path):
+    """CoNLL-2000 has lines of it; comments of CoNLL-U begin with it."""
+    (tmp_path / "a.txt").write_text("-DOCSTART- -X- O\n\n# # I-NP\n1 CD I-NP\n\n#5 NN O\n")
+    assert [one.sentences[0] for one in data.columns(tmp_path / "a.txt")] == [("#", "1"), ("#5",)]
+    columns = ["1-2", "dont", "_", "_"], ["1", "do", "_", "AUX"], ["2", "nt", "_", "PART"], ["2.1", "e", "_", "_"]
+    rows = "\n".join("\t".join([*row, *"______"]) for row in columns)
+    (tmp_path / "a.conllu").write_text(f"# text = dont\n#\n{rows}\n")
+    (one,) = data.columns(tmp_path / "a.conllu", word=1, tag=3)
+    assert (one.sentences[0], one.right) == (("do", "nt"), ["AUX", "PART"])
+
+
+def test_what_a_user_can_mend_is_one_sentence(tmp_path):
+    for options, told in (
+        (["--data", "nowhere"], "the data of ner is not at nowhere; name a folder or an archive with --data"),
+        (["--seeds", "0"], "argument --seeds: expected a whole number from 1 on, found '0'"),
+    ):
+        line = [sys.executable, str(RECIPES / "ner.py"), "--work", str(tmp_path), *options]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode
+        assert done.stderr.splitlines()[-1].endswith(told)
 
 
 def test_tables_and_pictures_of_what_the_recipes_found(model, work, tmp_path, monkeypatch):
@@ -413,9 +444,9 @@ def test_everything_is_one_command(tmp_path):
         assert call == f"{RECIPES}/../benchmarks/quality/{name}.py|--model|m n|--quick|--out|r s/judges/{name}.json|"
     assert all(call.endswith("|--work|w x|--results|r s|--vectors|v w|--model|m n|--quick|") for call in calls)
     called = [call.removeprefix(f"{RECIPES}/").split("|--work")[0] for call in calls]
-    assert len(set(called)) == len(called) == 15
+    assert len(set(called)) == len(called) == 17
     sets = {call.split("|")[1] for call in called if call.startswith("classification.py")}
-    assert sets == set(classification.SOURCES) - {"mr", "subj"}  # left out, for time
+    assert sets == set(classification.SOURCES)
 
 
 @given(st.lists(st.sampled_from(["Red", "fish", "fox"]), min_size=1, max_size=9), st.integers(0, 99), st.data())

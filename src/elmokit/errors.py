@@ -16,6 +16,7 @@ Every message says in one plain sentence what is wrong, where, what was expected
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from numbers import Integral, Real
 from os import PathLike
@@ -128,10 +129,13 @@ def expect_seed(value: object) -> None:
 
 
 def require(package: str, *, extra: str) -> ModuleType:
-    """Import `package`, or raise `MissingExtra` naming the command that installs it."""
+    """Import `package`, or raise `MissingExtra` naming the command that installs it, or what it lacks itself."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
+        name = package.partition(".")[0]
+        if importlib.util.find_spec(name) is not None:
+            raise MissingExtra(f"the package '{name}' is installed and cannot be imported: {error}") from error
         raise MissingExtra(
             f"this needs the package '{package}', which is not installed: run  pip install 'elmokit[{extra}]'"
         ) from error

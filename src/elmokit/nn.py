@@ -6,7 +6,7 @@ N tokens of a batch without padding, W width of a word vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -43,9 +43,10 @@ class ElmoEmbedding(nn.Module):
 
     `model`: a model, or what `elmokit.load` opens; its weights are copied. `trainable`: "none" of it learns, the "mix"
     of the layers, or "all", the network too. `n_mixes`: trainable sums of the layers, each with an output of its own,
-    and `mix_weights` (L) their weights before the softmax, by default zeros, which is the average; `layer_norm` as in
-    `Mix`. `dropout`: of the outputs. `words`: word vectors that stand before ELMo's in every output, looked up as
-    written, then in lower case; zeros for a word that is not there. They learn if `words.requires_grad_()` says so.
+    and `mix_weights` (L) their weights before the softmax, by default those of as many mixes that came with the model,
+    else zeros, which is the average; `layer_norm` as in `Mix`. `dropout`: of the outputs. `words`: word vectors that
+    stand before ELMo's in every output, looked up as written, then in lower case; zeros for a word that is not there.
+    They learn if `words.requires_grad_()` says so.
 
     While the network does not learn, the context-free vectors of words are kept from call to call, up to 64 MiB.
     Raises `MismatchError` for options that do not fit, and what `elmokit.load` raises.
@@ -76,7 +77,10 @@ class ElmoEmbedding(nn.Module):
         self._source = replace(source, arrays={}, vocabulary=vocabulary)
         self.speller = elmo.speller
         self.network = BiLM.from_arrays(source.config, source.arrays).requires_grad_(trainable == "all")
-        mixes = (Mix(elmo.n_layers, mix_weights, layer_norm=layer_norm) for _ in range(n_mixes))
+        starts: Iterable[tuple[Any, float]] = [(mix_weights, 1.0)] * n_mixes
+        if mix_weights is None and not layer_norm and len(elmo.mixes) == n_mixes:
+            starts = zip(elmo.extras["mix.weights"], elmo.extras["mix.gamma"].tolist(), strict=True)
+        mixes = (Mix(elmo.n_layers, weights, gamma=gamma, layer_norm=layer_norm) for weights, gamma in starts)
         self.mixes = nn.ModuleList(mixes).requires_grad_(trainable != "none")
         self.dropout = nn.Dropout(dropout)
         self.words = None if words is None else _word_table(words)
@@ -118,7 +122,10 @@ class ElmoEmbedding(nn.Module):
         """Return a model for `embed` and `save`, with the network as it is now and the mixes as `Elmo.mixes`.
 
         A softmax head and a warmed state of the model that this was made of are left out: they belong to its weights.
+        Raises `MismatchError` where the mixes normalise the layers, which those of a model do not.
         """
+        if any(mix.layer_norm for mix in self.mixes):
+            raise MismatchError("mixes with layer_norm cannot be kept in a model; save the state_dict of this module")
         mixes = [mix.state_dict() for mix in self.mixes]
         trained = {
             "mix.weights": as_array(torch.stack([mix["weights"] for mix in mixes])),
@@ -149,6 +156,7 @@ class ElmoEmbedding(nn.Module):
         self, sentences: Sequence[Sequence[str]], *, learns: bool
     ) -> tuple[list[Tensor], NDArray[np.int64]]:
         if learns:
+            self._known = None  # an optimiser may change weights without changing their version
             batch = make_batch(sentences, self.speller)
             return self.network(batch)[0], batch.lengths_B
         index, vectors_UP = self._known_words().learn(distinct_words(sentences, self.speller.marks))
@@ -211,6 +219,8 @@ def _tokenised(sentences: Sentences) -> list[Sequence[str]]:
         raise MismatchError(f"expected a list of sentences, found the string {sentences[:40]!r}; put it into a list")
     expect_iterable(sentences, "sentences", "a list of sentences")
     expect(Sized, sentences, "sentences", "a list of sentences")
+    if isinstance(sentences, Mapping | Set) or hasattr(sentences, "columns"):  # which would give names, in any order
+        expect((), sentences, "sentences", "a list of sentences, or one column of a frame")
     if not len(sentences):
         raise MismatchError("expected at least one sentence, found none")
     split = [sentence.split() if isinstance(sentence, str) else sentence for sentence in sentences]

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elmokit.errors import MismatchError, expect_one_of, shown
+from elmokit.errors import MismatchError, expect, expect_one_of, shown
 
 Layers: TypeAlias = Literal["all", "top", "average"] | int | Sequence[float]
 Pool: TypeAlias = Literal["none", "mean", "max"]
 Vectors: TypeAlias = NDArray[np.float32]
 # From layers (M, D) and the lengths of the sentences in M, marks included, to what is asked for of each.
 Reduction: TypeAlias = Callable[[Sequence[Tensor], Sequence[int]], list[Vectors]]
+_EXPECTED = "a name, a number or one weight a layer"
 
 
 def reduction(layers: Layers, pool: Pool, *, n_layers: int) -> Reduction:
@@ -49,14 +50,18 @@ def plain_layers(layers: Layers) -> str | int | list[float]:
     """
     if isinstance(layers, str):
         return layers
+    _expect_no_bool(layers)
     if isinstance(layers, int | np.integer):
         return int(layers)
     try:
         return [float(weight) for weight in layers]
     except (TypeError, ValueError):
-        raise MismatchError(
-            f"layers: expected a name, a number, or one weight a layer, found {shown(layers)}"
-        ) from None
+        raise MismatchError(f"layers: expected {_EXPECTED}, found {shown(layers)}") from None
+
+
+def _expect_no_bool(layers: Layers) -> None:
+    if isinstance(layers, bool):  # which Python counts among the numbers
+        expect((), layers, "layers", _EXPECTED)
 
 
 def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
@@ -64,6 +69,7 @@ def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
     if isinstance(layers, str):
         expect_one_of(_NAMED, layers, "layers")
         return _NAMED[layers]
+    _expect_no_bool(layers)
     if isinstance(layers, int | np.integer):
         if not -n_layers <= layers < n_layers:
             raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
@@ -85,8 +91,7 @@ def _layer_weights(layers: Sequence[float]) -> Tensor:
     try:
         weights = torch.tensor([float(weight) for weight in layers])
     except (TypeError, ValueError):
-        expected = "a name, a number or one weight a layer"
-        raise MismatchError(f"layers: expected {expected}, found {shown(layers)}") from None
+        raise MismatchError(f"layers: expected {_EXPECTED}, found {shown(layers)}") from None
     if not weights.isfinite().all():
         raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
     return weights

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from elmokit import model as models
@@ -87,8 +86,4 @@ class Elmo(modules.InputModule):  # type: ignore[misc]  # it is looked up when t
         known = ("token", "cache_folder", "revision", "local_files_only")
         hub = {name: options[name] for name in known if name in options}
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
-        elmo = models.load(cls.load_dir_path(model_name_or_path, subfolder=subfolder, **hub))
-        module = cls(elmo, **config)
-        mix = {name: torch.from_numpy(elmo.extras[f"mix.{name}"]) for name in ("weights", "gamma")}
-        module.embedding.mixes[0].load_state_dict({"weights": mix["weights"][0], "gamma": mix["gamma"]})
-        return module
+        return cls(models.load(cls.load_dir_path(model_name_or_path, subfolder=subfolder, **hub)), **config)

@@ -53,7 +53,7 @@ class WordsInContext:
         Where the sentence is one of those searched in, the word itself is left out. Raises `MismatchError` for a place
         that is not there.
         """
-        expect_whole(topn, "topn")
+        expect_whole(topn, "topn", least=0)
         expect_whole(place, "place")
         (sentence,) = listed_sentences([sentence])
         if not -len(sentence) <= place < len(sentence):

@@ -55,9 +55,7 @@ class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin
 
     def fit(self, X: Any, y: Any = None) -> ElmoVectorizer:  # noqa: ARG002
         """Open the model; the texts are not read. Raises `MismatchError` for options that do not fit the model."""
-        expect_one_of(_POOLS, self.pool, "pool")
-        if self.tokenizer is not None:
-            expect(Callable, self.tokenizer, "tokenizer", "a function from a text to its tokens")  # type: ignore[arg-type]
+        self._check()
         if self.memory is not None and not hasattr(self.memory, "cache"):
             expect(str, self.memory, "memory", "a folder as a string, or a joblib.Memory")
         model = self.model
@@ -72,9 +70,16 @@ class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin
         `X`: strings or lists of tokens, as a sequence, a column of pandas or polars, or a frame or array of one column.
         """
         validation.check_is_fitted(self)
+        self._check()  # again: options can be set at any time
         embed = validation.check_memory(self.memory).cache(_embed, ignore=["elmo", "batch_size"])
         tokens = [self._tokens(number, text) for number, text in enumerate(_texts(X))]
-        return embed(self.elmo_, self.elmo_.fingerprint, tokens, self.layers, self.pool, self.batch_size)
+        made_by = self.elmo_.fingerprint, str(next(self.elmo_.network.parameters()).dtype)
+        return embed(self.elmo_, made_by, tokens, self.layers, self.pool, self.batch_size)
+
+    def _check(self) -> None:
+        expect_one_of(_POOLS, self.pool, "pool")
+        if self.tokenizer is not None:
+            expect(Callable, self.tokenizer, "tokenizer", "a function from a text to its tokens")  # type: ignore[arg-type]
 
     @property
     def _n_features_out(self) -> int:
@@ -83,7 +88,9 @@ class ElmoVectorizer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin
 
     def _tokens(self, number: int, text: Any) -> list[str]:
         if isinstance(text, str):
-            return list((str.split if self.tokenizer is None else self.tokenizer)(text))
+            tokens = (str.split if self.tokenizer is None else self.tokenizer)(text)
+            expect_iterable(tokens, "tokenizer", "a function that returns tokens")
+            return list(tokens)
         if not isinstance(text, Iterable):  # None and NaN are what frames have for missing texts
             raise MismatchError(f"text {number}: expected a string or a list of tokens, found {text!r}; fill it in")
         return list(text)
@@ -111,7 +118,7 @@ def _texts(X: Any) -> Iterable[Any]:
 
 def _embed(
     elmo: Elmo,
-    fingerprint: str,  # noqa: ARG001 (joblib finds kept vectors by it, in place of the model)
+    made_by: tuple[str, str],  # noqa: ARG001 (joblib finds kept vectors by it, in place of the model)
     tokens: list[list[str]],
     layers: Layers,
     pool: Literal["mean", "max"],

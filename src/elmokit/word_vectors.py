@@ -33,9 +33,10 @@ class WordVectors:
 
     def _forget(self, rows: int) -> None:
         """Begin anew with room for so many words. What is not filled takes no memory on a processor."""
-        weight = next(self.network.parameters())
+        weight, P = next(self.network.parameters()), self.network.config.lstm.projection_dim
         self.index: dict[str, int] = {}
-        self.vectors = weight.new_empty(rows, self.network.config.lstm.projection_dim)
+        with torch.inference_mode(False):  # or later calls outside of that mode could not fill it
+            self.vectors = torch.empty(rows, P, dtype=weight.dtype, device=weight.device)
 
     def learn(self, words: Sequence[str]) -> tuple[Mapping[str, int], Tensor]:
         """See to it that there are vectors of these words; return `index` and `vectors`.

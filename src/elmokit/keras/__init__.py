@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
-from elmokit.errors import require
+from elmokit.errors import MissingExtra, require
 
-require("keras", extra="keras")
+try:
+    require("keras", extra="keras")
+except MissingExtra as error:
+    if "tensorflow" not in str(error.__cause__):
+        raise
+    raise MissingExtra(f"{error}; install it, or set the environment variable KERAS_BACKEND to torch or jax") from error
 
-from elmokit.keras.layers import ElmoEmbedding as ElmoEmbedding  # noqa: E402 - a plain error must come first
-from elmokit.keras.layers import ElmoOutputs as ElmoOutputs  # noqa: E402
+from elmokit.keras.layers import ElmoEmbedding as ElmoEmbedding
+from elmokit.keras.layers import ElmoOutputs as ElmoOutputs
 
 __all__ = ["ElmoEmbedding", "ElmoOutputs"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import keras
 import numpy as np
@@ -18,12 +18,21 @@ from numpy.typing import NDArray
 from elmokit import formats
 from elmokit.catalog import locate
 from elmokit.checkpoint import Arrays, Checkpoint, Config, network_shapes, parse_config
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect
 from elmokit.keras.network import BiLM, Tensor, add_array
 from elmokit.keras.spelling import Sentences, Utf8Words, packed, until_last, words_of
 
 Signature: TypeAlias = Literal["default", "tokens"]
 Shape: TypeAlias = tuple[int | None, ...]
+
+
+class Opened(Protocol):
+    """An `elmokit.Elmo`, whose class would bring torch."""
+
+    def checkpoint(self) -> Checkpoint: ...
+
+
+Model: TypeAlias = str | Path | Checkpoint | Opened | None
 
 
 @keras.saving.register_keras_serializable(package="elmokit")
@@ -34,8 +43,8 @@ class ElmoOutputs(keras.layers.Layer):
     `elmo` is the trained mix of the layers, `default` its mean over the words, before its scaling; where no word is,
     `lstm_outputs` are zero and the others are not.
 
-    `model`: what `elmokit.load` opens, or a `Checkpoint`; without it the bundled English model. A mix that came with
-    the model is where the mix starts from.
+    `model`: what `elmokit.load` opens, a model, or a `Checkpoint`; without it the bundled English model. A mix that
+    came with the model is where the mix starts from.
 
     Inputs: the sentences as `prepare` packs them, (B, T, W), in which a place of zeros is beyond the end; or, to say
     how many words count, a dict of `tokens`, such an array, and `sequence_len` int (B,) or (B, 1). On TensorFlow also
@@ -48,7 +57,7 @@ class ElmoOutputs(keras.layers.Layer):
 
     def __init__(
         self,
-        model: str | Path | Checkpoint | None = None,
+        model: Model = None,
         *,
         signature: Signature = "default",
         fine_tune: bool = False,
@@ -59,7 +68,7 @@ class ElmoOutputs(keras.layers.Layer):
         super().__init__(name=name, dtype=dtype)
         if signature not in ("default", "tokens"):
             raise MismatchError(f"signature: expected 'default' or 'tokens', found {signature!r}")
-        source = model if isinstance(model, Checkpoint) else _read(model)
+        source = _read(model)
         speller = source.speller()
         self.config = source.config
         self.signature = signature
@@ -150,12 +159,16 @@ class ElmoOutputs(keras.layers.Layer):
             raise MismatchError(f"expected a dict of tokens and sequence_len, found {', '.join(inputs)}")
         words_BTW = self._packed(inputs["tokens"])
         lengths_B1 = ops.reshape(ops.cast(inputs["sequence_len"], "int32"), (-1, 1))
+        if None not in (found := (words_BTW.shape[0], lengths_B1.shape[0])) and found[0] != found[1]:
+            raise MismatchError(f"sequence_len: expected a length for each of {found[0]} sentences, found {found[1]}")
         return words_BTW, ops.expand_dims(ops.arange(ops.shape(words_BTW)[1], dtype="int32"), 0) < lengths_B1
 
     def _packed(self, tokens: Tensor) -> Tensor:
         dtype, rank = keras.backend.standardize_dtype(tokens.dtype), len(tokens.shape)
         if dtype == "string" and isinstance(self.words, Utf8Words):
             return _from_strings(tokens, self.signature, self.words.width)
+        if rank == 3 and tokens.shape[2] == self.words.width and dtype not in ("string", "bool"):
+            return ops.cast(tokens, self.words.dtype)  # Keras builds models that name no type with float32
         if dtype != self.words.dtype or rank != 3:
             raise MismatchError(
                 f"expected words as `prepare` packs them, {self.words.dtype} (sentences, places, {self.words.width}), "
@@ -174,7 +187,7 @@ class ElmoEmbedding(ElmoOutputs):
 
     def __init__(
         self,
-        model: str | Path | Checkpoint | None = None,
+        model: Model = None,
         *,
         output: str = "default",
         signature: Signature = "default",
@@ -213,8 +226,14 @@ _SYMBOLS = ("vocabulary", "characters")
 _NOT_READ_FOR: dict[str, tuple[str, ...]] = {"elmo": (), "default": ("gamma",)}
 
 
-def _read(model: str | Path | None) -> Checkpoint:
-    return formats.read(formats.BUNDLED if model is None else locate(model))
+def _read(model: Model) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    if model is None or isinstance(model, str | Path):
+        return formats.read(formats.BUNDLED if model is None else locate(model))
+    if not hasattr(model, "checkpoint"):
+        expect((), model, "model", "a path, a name, or a model")
+    return model.checkpoint()
 
 
 def _mix(source: Checkpoint) -> Arrays:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from elmokit.errors import MismatchError
 from elmokit.keras.layers import ElmoOutputs
 from elmokit.keras.network import Tensor
 from elmokit.keras.spelling import Utf8Words
-from elmokit.keras.strings import pack_words, split_words
+from elmokit.keras.strings import pack_words, split_words, tf
 
 
 def export(layer: ElmoOutputs, folder: str | Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect_iterable, expect_whole
 from elmokit.text import (
     BEGIN_SENTENCE_ID,
     BEGIN_WORD_ID,
@@ -109,6 +109,9 @@ def packed(words: Words, sentences: Sentences, places: int | None) -> NDArray[np
     """
     if isinstance(sentences, str):
         raise MismatchError(f"expected sentences, found the string {sentences[:40]!r}; put it into a list")
+    expect_iterable(sentences, "sentences", "strings or lists of tokens")
+    if places is not None:
+        expect_whole(places, "places", least=0)
     lists = [_tokens(number, sentence)[:places] for number, sentence in enumerate(sentences)]
     T = max(map(len, lists), default=0) if places is None else places
     distinct = ["", *distinct_words(lists, words.speller.marks)]

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import tensorflow as tf
+from elmokit.errors import MissingExtra
+
+try:
+    import tensorflow
+except ImportError as error:
+    raise MissingExtra(f"strings in a model need TensorFlow: {error}; run  pip install tensorflow") from error
+
+tf: Any = tensorflow
 
 Tensor: TypeAlias = Any  # of TensorFlow
 
