@@ -4,7 +4,7 @@
 
 Every shape fits, with its head of 50,000 words in 8 bits, into the 28 MB that the package may hold. `epochs` are such
 that ten minutes of processor time pass, as a few updates of each shape took here. Interrupted runs go on where they
-ended. `--judge` also asks benchmarks/quality for word senses. Writes benchmarks/results/bundled-shape.json.
+ended. `--judge` also asks judges of benchmarks/quality. Writes benchmarks/results/bundled-shape.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from elmokit import load
 from elmokit.checkpoint import Checkpoint, native_files, read_native
 
 HERE = Path(__file__).parent
@@ -116,14 +117,25 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def judged(folder: Path) -> dict[str, Any]:
-    """Return how well the layers tell senses of words apart (quality/wsd.py, quality/words.py)."""
-    found = {}
-    for judge, figure in (("wsd", "ALL"), ("words", "same_sense")):
-        out = folder.with_suffix(f".{judge}.json")
-        script = str(HERE / "quality" / f"{judge}.py")
-        subprocess.run([sys.executable, script, "--model", str(folder), "--out", str(out)], check=True)
-        found[judge] = {row["layer"]: row[figure] for row in json.loads(out.read_text())["systems"]["ELMo"]}
-    return found
+    """Return what the layers know of parts of speech and of senses, by the judges of benchmarks/quality."""
+    sys.path.append(str(HERE / "quality"))
+    import judging  # only where it is asked for: the folder is on the path only now
+    import pos
+    import state
+    import words
+    import wsd
+
+    told = judging.parser(None).parse_args(["--model", str(folder)])
+    system = judging.elmo_system(folder.name, load(folder))
+    tests = {name: wsd.raganato(told, name) for name in (wsd.CHOOSING, wsd.SETS[-1])}
+    senses = wsd.judge(system, train := wsd.semcor(told), tests, wsd.by_frequency(train))
+    rows = {
+        "parts of speech": ("upos", pos.universal(system, pos.treebank(told), strength=state.STRENGTH)),
+        "senses": ("ALL", senses),
+        "senses, with frequency": ("with frequency", senses),
+        "twenty words": ("same_sense", words.judge(system, words.read())),
+    }
+    return {name: {row["layer"]: row[figure] for row in found} for name, (figure, found) in rows.items()}
 
 
 if __name__ == "__main__":

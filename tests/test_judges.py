@@ -184,12 +184,25 @@ def test_senses_by_hand():
     candidates = wsd.by_frequency(train)
     assert candidates == {("bank", "1"): ["bank%1:1::", "bank%1:2::"]}
     first = wsd.scores(wsd.first_senses({"ALL": test}, candidates))
-    (found,) = wsd.judge(system, train, {"ALL": test}, candidates)
+    (found,) = wsd.judge(system, train, {wsd.CHOOSING: test[:2], "ALL": test}, candidates)
     # Of four, three are answered and two are right, by either way.
     assert (found["precision"], found["recall"], found["ALL"]) == (66.67, 50.0, 57.14)
     assert first == {"ALL": 57.14, "precision": 66.67, "recall": 50.0}
-    answers = [wsd.nearest(use, v, wsd.learn(system, train, candidates)) for use, v in wsd.uses_of(system, test)]
-    assert answers == [["bank%1:2::"], ["bank%1:1::"], ["bank%1:2::"], [None]]
+    senses = wsd.learn(system, train, candidates)
+    asked = [wsd.question(use, v, senses) for use, v in wsd.uses_of(system, test)]
+    assert [one.answer(0, 0.0) for one in asked] == ["bank%1:2::", "bank%1:1::", "bank%1:2::", None]
+    # log 3 against log 1: a great weight makes all answers the first sense, where the first two alone choose none.
+    assert [one.answer(0, 2.0) for one in asked] == ["bank%1:1::", "bank%1:1::", "bank%1:1::", None]
+    assert (found["weight"], found["with frequency"]) == (0.0, 57.14)
+
+
+def test_frequency_decides_what_the_context_leaves_open():
+    system = table_of({"money": [1, 0.8], "water": [0.8, 1], "wet": [0.93, 1], "x": [0, 0]})
+    train = [wsd.Sentence(["x", w], [use_of(s)]) for w, s in [("money", 1), ("money", 1), ("water", 2)]]
+    test = [wsd.Sentence(["x", "wet"], [use_of(1)])]
+    (found,) = wsd.judge(system, train, {wsd.CHOOSING: test, "ALL": test}, wsd.by_frequency(train))
+    assert (found["ALL"], found["with frequency"]) == (0, 100)
+    assert 0 < found["weight"] < 0.2
 
 
 def test_words_that_semcor_lacks_get_the_first_sense_of_wordnet(tmp_path):
@@ -197,7 +210,8 @@ def test_words_that_semcor_lacks_get_the_first_sense_of_wordnet(tmp_path):
     (tmp_path / "index.sense").write_text("\n".join(lines) + "\n")
     system = table_of({"money": [1, 0], "wet": [0.2, 1], "x": [0, 0]})
     train = [wsd.Sentence(["x", "money"], [use_of(1)])]
-    tests = {"ALL": [wsd.Sentence(["x", "wet"], [use_of(1)]), wsd.Sentence(["x", "wet"], [use_of(1, word="tree")])]}
+    asked = [wsd.Sentence(["x", "wet"], [use_of(1)]), wsd.Sentence(["x", "wet"], [use_of(1, word="tree")])]
+    tests = {wsd.CHOOSING: asked, "ALL": asked}
     found = wsd.back_off(tmp_path / "index.sense", tests)
     assert found == {("bank", "1"): ["bank%1:2::"], ("tree", "1"): ["tree%1:1::"]}
     candidates = found | wsd.by_frequency(train)

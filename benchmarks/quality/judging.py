@@ -58,7 +58,7 @@ def comparing(doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def parser(doc: str | None) -> argparse.ArgumentParser:
     """Return the options that all judges have."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", help="path of the model to judge (default: the bundled one)")

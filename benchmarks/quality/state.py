@@ -23,12 +23,13 @@ def main() -> None:
     """Judge every policy and write the result."""
     told = judging.parser(__doc__).parse_args()
     elmo = load(told.model)
-    parts, train, test = pos.treebank(told), wsd.semcor(told), wsd.raganato(told, wsd.SETS[-1])
+    parts, train = pos.treebank(told), wsd.semcor(told)
+    test = {name: wsd.raganato(told, name) for name in (wsd.CHOOSING, wsd.SETS[-1])}
     candidates, found = wsd.by_frequency(train), {}
     for state in ("fresh", "warm", "carry") if elmo.warm_state else ("fresh", "carry"):
         system = judging.elmo_system(state, elmo, state=state)
         tagged = pos.universal(system, parts, strength=STRENGTH)
-        senses = wsd.judge(system, train, {wsd.SETS[-1]: test}, candidates)
+        senses = wsd.judge(system, train, test, candidates)
         found[state] = [{**a, **b} for a, b in zip(tagged, senses, strict=True)]
     judging.write(told, "state", {"data": {"name": "as in pos.json and wsd.json"}, "systems": found})
 

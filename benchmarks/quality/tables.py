@@ -14,6 +14,7 @@ WSD_COLUMNS = {
     "ALL": "ALL",
     "precision": "precision",
     "recall": "recall",
+    "with frequency": "ALL, with frequency",
 }
 CONTEXTUALITY_COLUMNS = {
     "anisotropy": "anisotropy",
