@@ -24,6 +24,7 @@ from elmokit.checkpoint import Checkpoint, native_files, read_native
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "bundled-shape.json"
+sys.path.append(str(HERE / "quality"))  # the judges
 SHARED = Path(os.environ.get("ELMOKIT_SHARED", HERE.parents[1] / "shared")) / "data"
 WIDTHS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]]
 
@@ -39,11 +40,11 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "1024/128, 1,024 filters": Shape(1024, 128, 2, 6, 0.251),
-    "1024/192, 512 filters": Shape(1024, 192, 2, 5, 0.212),
-    "768/192, 1,024 filters": Shape(768, 192, 2, 6, 0.219),
+    "1024/128, 1,024 filters": Shape(1024, 128, 2, 6, 0.215),
+    "1024/192, 512 filters": Shape(1024, 192, 2, 5, 0.216),
+    "768/192, 1,024 filters": Shape(768, 192, 2, 6, 0.192),
     "1024/128, 512 filters": Shape(1024, 128, 2, 5, 0.297),
-    "1536/128, 512 filters": Shape(1536, 128, 2, 5, 0.205),
+    "1536/128, 512 filters": Shape(1536, 128, 2, 5, 0.204),
     "3 layers of 768/128, 512 filters": Shape(768, 128, 3, 5, 0.278),
 }
 FIXED = """--max-vocab 50000 --batch-size 64 --samples 2048 --seed 1 --evaluate-places 50000 --evaluate-every 100000
@@ -118,7 +119,6 @@ def measured(folder: Path) -> dict[str, Any]:
 
 def judged(folder: Path) -> dict[str, Any]:
     """Return what the layers know of parts of speech and of senses, by the judges of benchmarks/quality."""
-    sys.path.append(str(HERE / "quality"))
     import judging  # only where it is asked for: the folder is on the path only now
     import pos
     import state
@@ -128,7 +128,8 @@ def judged(folder: Path) -> dict[str, Any]:
     told = judging.parser(None).parse_args(["--model", str(folder)])
     system = judging.elmo_system(folder.name, load(folder))
     tests = {name: wsd.raganato(told, name) for name in (wsd.CHOOSING, wsd.SETS[-1])}
-    senses = wsd.judge(system, train := wsd.semcor(told), tests, wsd.by_frequency(train))
+    train = wsd.semcor(told)
+    senses = wsd.judge(system, train, tests, wsd.by_frequency(train))
     rows = {
         "parts of speech": ("upos", pos.universal(system, pos.treebank(told), strength=state.STRENGTH)),
         "senses": ("ALL", senses),

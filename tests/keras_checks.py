@@ -271,6 +271,22 @@ def test_models_that_name_no_type_are_built_and_saved(tmp_path):
         np.testing.assert_allclose(opened.predict(words, verbose=0), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_ids_are_not_rounded(policy):
+    """Those of models that spell by a lexicon are larger than what half precision holds."""
+    words = [f"word{n}" for n in range(3000)]
+    checkpoint = make_word_checkpoint(LSTM, (*SPECIALS, *words))
+    layer = ElmoEmbedding(checkpoint, output="word_emb", dtype=policy)
+    given = layer.prepare([[words[n] for n in (0, 298, 299, 2047, 2049, 2999)]])
+    expected = ops.convert_to_numpy(computed(layer, given))
+    for other in ("int64", "float32"):
+        np.testing.assert_array_equal(ops.convert_to_numpy(layer(given.astype(other))), expected)
+    with pytest.raises(MismatchError, match=r"expected words as `prepare` packs them, int32 .* found float16"):
+        layer(given.astype("float16"))
+    usual = ElmoEmbedding(MODELS["usual"], dtype=policy)
+    usual(usual.prepare(SENTENCES).astype("float16"))  # bytes are whole in it
+
+
 def test_an_open_model_is_taken():
     words = ElmoEmbedding(MODELS["usual"]).prepare(SENTENCES)
     found = computed(ElmoEmbedding(Elmo(MODELS["usual"])), words)

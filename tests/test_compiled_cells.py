@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import needs_compiled
+from elmokit.errors import MismatchError
 from elmokit.kernels import cells, compiled, compiled_cells, lstmp
 from elmokit.kernels.batched_gradient import lstmp_batched_gradient
 from test_network import layer_inputs, run_kernel
@@ -110,6 +111,26 @@ def test_a_layer_learns_alike(monkeypatch, projected, clips):
     assert len(taken) == 2 * len(rows)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_sizes_that_do_not_go_together(dtype):
+    def zeros(n, D, type_=dtype):
+        return torch.zeros(n, D, dtype=type_)
+
+    c = zeros(4, 32, torch.float32)
+    for gates, m in ((zeros(4, 64), zeros(4, 32)), (zeros(4, 128), zeros(4, 16)), (zeros(2, 128), zeros(4, 32))):
+        with pytest.raises(MismatchError, match=r"cells \(4, 32\) do not go with"):
+            compiled.cells(gates, c, m, None)
+
+
+def test_a_second_derivative_is_refused():
+    """It would be that of something else."""
+    values = layer_inputs(T=1, B=2, D=32, P=16, dtype=torch.float32)
+    inputs = [value.requires_grad_() for value in values]
+    y, _, _ = run_kernel(lstmp, inputs, [2], (None, None))
+    (first,) = torch.autograd.grad(y.sin().sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice a function that was marked with @once_differentiable"):
+        first.sum().backward()
 
 
 def test_cells_that_others_compute(dtype):

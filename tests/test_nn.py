@@ -258,13 +258,14 @@ def test_words_that_were_learnt_in_inference_mode(tiny_elmo):
 
 
 @pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {}])
-def test_words_are_forgotten_when_the_network_has_learned(tiny_elmo, options):
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_words_are_forgotten_when_the_network_has_learned(tiny_elmo, options, as_ids):
     """A fused optimiser changes weights without telling anybody."""
     embedding = ElmoEmbedding(tiny_elmo)
     embedding(ORDINARY)
     embedding.network.requires_grad_()
     optimizer = torch.optim.AdamW(embedding.parameters(), lr=0.1, **options)
-    loss_of(embedding).backward()
+    embedding(embedding.ids(ORDINARY) if as_ids else ORDINARY)[0].square().sum().backward()
     optimizer.step()
     embedding.network.requires_grad_(False)
     torch.testing.assert_close(embedding(ORDINARY)[0], copy.deepcopy(embedding)(ORDINARY)[0], atol=1e-6, rtol=0)
@@ -363,6 +364,11 @@ def test_a_trained_model_is_saved_for_embed(tiny_elmo, tmp_path):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)  # as many mixes as it has begin as they are
     zeros = ElmoEmbedding(elmo, n_mixes=2, mix_weights=[0, 0, 0])
     torch.testing.assert_close(zeros(ORDINARY)[1], expected(elmo, ORDINARY))
+
+
+def test_the_penalty_of_a_layer_that_is_left_out(tiny_elmo):
+    embedding = ElmoEmbedding(tiny_elmo, mix_weights=[-math.inf, 2.0, 0.0])
+    assert embedding.penalty(0.5).item() == 2.0
 
 
 def test_layers_that_are_normalised_are_not_kept_in_a_model(tiny_elmo):

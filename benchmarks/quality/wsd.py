@@ -222,11 +222,15 @@ def answered(asked: Questions, layer: int, weight: float) -> Answers:
 
 
 def question(use: Use, vector_LD: NDArray[np.float32], senses: Senses) -> Question:
-    """Return what is known about the candidates of a use. Cosines are those of a vector of length 1."""
+    """Return what is known about the candidates of a use.
+
+    Cosines have five digits: without context all senses of a word may have one centroid, and rounding would choose.
+    Of equals the most frequent one is the answer.
+    """
     keys = senses.candidates.get(use.word, [])
     rows = [senses.rows[key] for key in keys]
     cosines_LS = np.einsum("lsd,ld->ls", senses.centroids[:, rows], unit(vector_LD))
-    return Question(use, keys, cosines_LS, senses.log_counts[rows])
+    return Question(use, keys, cosines_LS.round(5), senses.log_counts[rows])
 
 
 def first_senses(tests: dict[str, list[Sentence]], candidates: dict[Word, list[str]]) -> Answers:

@@ -16,7 +16,6 @@ Every message says in one plain sentence what is wrong, where, what was expected
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterable
 from numbers import Integral, Real
 from os import PathLike
@@ -129,13 +128,12 @@ def expect_seed(value: object) -> None:
 
 
 def require(package: str, *, extra: str) -> ModuleType:
-    """Import `package`, or raise `MissingExtra` naming the command that installs it, or what it lacks itself."""
+    """Import `package`, or raise `MissingExtra` with the reason and the command that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        name = package.partition(".")[0]
-        if importlib.util.find_spec(name) is not None:
-            raise MissingExtra(f"the package '{name}' is installed and cannot be imported: {error}") from error
+        missing = getattr(error, "name", None) in (package, package.partition(".")[0])
+        why = "is not installed" if missing else f"cannot be imported ({' '.join(str(error).split())})"
         raise MissingExtra(
-            f"this needs the package '{package}', which is not installed: run  pip install 'elmokit[{extra}]'"
+            f"this needs the package '{package}', which {why}: run  pip install 'elmokit[{extra}]'"
         ) from error

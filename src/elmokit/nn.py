@@ -44,9 +44,9 @@ class ElmoEmbedding(nn.Module):
     `model`: a model, or what `elmokit.load` opens; its weights are copied. `trainable`: "none" of it learns, the "mix"
     of the layers, or "all", the network too. `n_mixes`: trainable sums of the layers, each with an output of its own,
     and `mix_weights` (L) their weights before the softmax, by default those of as many mixes that came with the model,
-    else zeros, which is the average; `layer_norm` as in `Mix`. `dropout`: of the outputs. `words`: word vectors that
-    stand before ELMo's in every output, looked up as written, then in lower case; zeros for a word that is not there.
-    They learn if `words.requires_grad_()` says so.
+    else, and with `layer_norm`, which is that of `Mix`, zeros: the average. `dropout`: of the outputs. `words`: word
+    vectors that stand before ELMo's in every output, looked up as written, then in lower case; zeros for a word that is
+    not there. They learn if `words.requires_grad_()` says so.
 
     While the network does not learn, the context-free vectors of words are kept from call to call, up to 64 MiB.
     Raises `MismatchError` for options that do not fit, and what `elmokit.load` raises.
@@ -113,10 +113,12 @@ class ElmoEmbedding(nn.Module):
         """Return strength * sum of w² over all mixes, to be added to the loss; w as before the softmax.
 
         It pulls the mixes to the average of the layers (paper section 3.3): 1 keeps them there, 0.001 lets them vary.
+        Layers that a mix leaves out, with a weight of -inf, stay out of it.
         """
         expect((Real, Tensor), strength, "strength", "a number")
         weights: list[Tensor] = [mix.weights for mix in self.mixes]  # type: ignore[misc]  # modules are untyped
-        return strength * torch.cat(weights).square().sum()
+        every = torch.cat(weights)
+        return strength * every[every.isfinite()].square().sum()
 
     def to_elmo(self) -> Elmo:
         """Return a model for `embed` and `save`, with the network as it is now and the mixes as `Elmo.mixes`.
@@ -144,6 +146,8 @@ class ElmoEmbedding(nn.Module):
     def _run(self, sentences: Sentences | Tensor) -> tuple[list[Tensor], Tensor, Tensor | None]:
         """Return the layers (M, D), the places of each sentence (B,), and the word vectors (N, W)."""
         learns = any(parameter.requires_grad for parameter in self.network.parameters())
+        if learns:
+            self._known = None  # an optimiser may change weights without changing their version
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             if isinstance(sentences, Tensor):
                 layers, lengths_B = self._run_ids(sentences)
@@ -156,7 +160,6 @@ class ElmoEmbedding(nn.Module):
         self, sentences: Sequence[Sequence[str]], *, learns: bool
     ) -> tuple[list[Tensor], NDArray[np.int64]]:
         if learns:
-            self._known = None  # an optimiser may change weights without changing their version
             batch = make_batch(sentences, self.speller)
             return self.network(batch)[0], batch.lengths_B
         index, vectors_UP = self._known_words().learn(distinct_words(sentences, self.speller.marks))

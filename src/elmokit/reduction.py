@@ -50,7 +50,8 @@ def plain_layers(layers: Layers) -> str | int | list[float]:
     """
     if isinstance(layers, str):
         return layers
-    _expect_no_bool(layers)
+    if isinstance(layers, bool):  # which Python counts among the numbers
+        expect((), layers, "layers", _EXPECTED)
     if isinstance(layers, int | np.integer):
         return int(layers)
     try:
@@ -59,22 +60,19 @@ def plain_layers(layers: Layers) -> str | int | list[float]:
         raise MismatchError(f"layers: expected {_EXPECTED}, found {shown(layers)}") from None
 
 
-def _expect_no_bool(layers: Layers) -> None:
-    if isinstance(layers, bool):  # which Python counts among the numbers
-        expect((), layers, "layers", _EXPECTED)
-
-
 def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
     """Return the function from (L, M, D) to what `layers` asks for."""
-    if isinstance(layers, str):
-        expect_one_of(_NAMED, layers, "layers")
-        return _NAMED[layers]
-    _expect_no_bool(layers)
-    if isinstance(layers, int | np.integer):
-        if not -n_layers <= layers < n_layers:
-            raise MismatchError(f"layer {layers} does not exist; this model has layers 0 to {n_layers - 1}")
-        return lambda stack: stack[layers]
-    weights = _layer_weights(layers)
+    asked = plain_layers(layers)
+    if isinstance(asked, str):
+        expect_one_of(_NAMED, asked, "layers")
+        return _NAMED[asked]
+    if isinstance(asked, int):
+        if not -n_layers <= asked < n_layers:
+            raise MismatchError(f"layer {asked} does not exist; this model has layers 0 to {n_layers - 1}")
+        return lambda stack: stack[asked]
+    weights = torch.tensor(asked)
+    if not weights.isfinite().all():
+        raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
     if len(weights) != n_layers:
         raise MismatchError(f"expected {n_layers} layer weights, one a layer, found {len(weights)}")
     return lambda stack: torch.tensordot(weights, stack, dims=1)
@@ -85,16 +83,6 @@ _NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "top": lambda stack: stack[-1],
     "average": lambda stack: stack.mean(0),
 }
-
-
-def _layer_weights(layers: Sequence[float]) -> Tensor:
-    try:
-        weights = torch.tensor([float(weight) for weight in layers])
-    except (TypeError, ValueError):
-        raise MismatchError(f"layers: expected {_EXPECTED}, found {shown(layers)}") from None
-    if not weights.isfinite().all():
-        raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
-    return weights
 
 
 # ---------------------------------------------------------------- pooling

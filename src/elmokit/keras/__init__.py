@@ -10,9 +10,9 @@ from elmokit.errors import MissingExtra, require
 try:
     require("keras", extra="keras")
 except MissingExtra as error:
-    if "tensorflow" not in str(error.__cause__):
+    if getattr(error.__cause__, "name", None) == "keras":
         raise
-    raise MissingExtra(f"{error}; install it, or set the environment variable KERAS_BACKEND to torch or jax") from error
+    raise MissingExtra(f"{error}, and the backend that KERAS_BACKEND names: torch, jax or tensorflow") from error
 
 from elmokit.keras.layers import ElmoEmbedding as ElmoEmbedding
 from elmokit.keras.layers import ElmoOutputs as ElmoOutputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -24,15 +24,7 @@ from elmokit.keras.spelling import Sentences, Utf8Words, packed, until_last, wor
 
 Signature: TypeAlias = Literal["default", "tokens"]
 Shape: TypeAlias = tuple[int | None, ...]
-
-
-class Opened(Protocol):
-    """An `elmokit.Elmo`, whose class would bring torch."""
-
-    def checkpoint(self) -> Checkpoint: ...
-
-
-Model: TypeAlias = str | Path | Checkpoint | Opened | None
+Model: TypeAlias = Any  # a path or name, a Checkpoint, an elmokit.Elmo, whose module would bring torch, or None
 
 
 @keras.saving.register_keras_serializable(package="elmokit")
@@ -66,6 +58,7 @@ class ElmoOutputs(keras.layers.Layer):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
+        self.autocast = False  # what goes in is no quantity, to be rounded
         if signature not in ("default", "tokens"):
             raise MismatchError(f"signature: expected 'default' or 'tokens', found {signature!r}")
         source = _read(model)
@@ -167,8 +160,10 @@ class ElmoOutputs(keras.layers.Layer):
         dtype, rank = keras.backend.standardize_dtype(tokens.dtype), len(tokens.shape)
         if dtype == "string" and isinstance(self.words, Utf8Words):
             return _from_strings(tokens, self.signature, self.words.width)
-        if rank == 3 and tokens.shape[2] == self.words.width and dtype not in ("string", "bool"):
-            return ops.cast(tokens, self.words.dtype)  # Keras builds models that name no type with float32
+        # Keras builds models that name no type with numbers; bytes are whole in all of them, other ids in some.
+        whole = dtype.startswith("int") or dtype == "float32" or (dtype in _HALF and self.words.dtype == "uint8")
+        if rank == 3 and tokens.shape[2] == self.words.width and whole:
+            return ops.cast(tokens, self.words.dtype)
         if dtype != self.words.dtype or rank != 3:
             raise MismatchError(
                 f"expected words as `prepare` packs them, {self.words.dtype} (sentences, places, {self.words.width}), "
@@ -222,6 +217,7 @@ class ElmoEmbedding(ElmoOutputs):
 
 
 _SYMBOLS = ("vocabulary", "characters")
+_HALF = ("float16", "bfloat16")
 # Parts of the mix that the other outputs do not depend on, so that no gradient reaches them.
 _NOT_READ_FOR: dict[str, tuple[str, ...]] = {"elmo": (), "default": ("gamma",)}
 

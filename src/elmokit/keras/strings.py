@@ -14,7 +14,7 @@ try:
 except ImportError as error:
     raise MissingExtra(f"strings in a model need TensorFlow: {error}; run  pip install tensorflow") from error
 
-tf: Any = tensorflow
+tf: Any = tensorflow  # so that the module that needs it too says the same
 
 Tensor: TypeAlias = Any  # of TensorFlow
 

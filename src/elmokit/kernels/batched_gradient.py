@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from elmokit.kernels.cells import inside
 from elmokit.kernels.plain import Weights
@@ -93,6 +94,7 @@ class _Lstmp(torch.autograd.Function):
         return xh[:, 1:, :, I:].transpose(0, 1).to(c.dtype, copy=True), c_last
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy_TZBP: Tensor, dc_last: Tensor) -> tuple[Tensor | None, ...]:
         kernel, projection, xh, c, m, *kept = ctx.saved_tensors
         cell_clip, proj_clip = ctx.clips

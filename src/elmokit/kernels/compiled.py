@@ -99,6 +99,8 @@ def cells_backward(
 def _call(name: str, arrays: Sequence[tuple[Tensor, torch.dtype]], c_nD: Tensor, cell_clip: float | None) -> None:
     """Call a function of cells.c with arrays, each of the type beside it, the first of that of the gates."""
     n, D = c_nD.shape
+    if any(array.shape not in ((n, D), (n, 4 * D)) for array, _ in arrays) or arrays[0][0].shape[1] != 4 * D:
+        raise MismatchError(f"cells ({n}, {D}) do not go with {[tuple(array.shape) for array, _ in arrays]}")
     clip = math.inf if cell_clip is None else cell_clip
     threads = torch.get_num_threads() if n * D >= _CELLS_FOR_THREADS else 1
     pointers = [pointer(array, dtype) for array, dtype in arrays]

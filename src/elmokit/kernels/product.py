@@ -78,8 +78,9 @@ def in_product_type(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return a @ b + bias without a graph of gradients where oneDNN computes it; both may be transposed views."""
     if _by_onednn(a_NI, b_IO):
-        if bias_O is None and not a_NI.is_contiguous() and b_IO.is_contiguous() and a_NI.numel() > b_IO.numel():
-            return multiply(b_IO.T, a_NI.T).T  # its first factor is copied where it is a transposed view
+        turned = a_NI.T.is_contiguous() and not a_NI.is_contiguous()
+        if turned and bias_O is None and b_IO.is_contiguous() and a_NI.numel() > b_IO.numel():
+            return multiply(b_IO.T, a_NI.T).T  # oneDNN copies a first factor that is turned: let it be the smaller one
         return torch.ops.mkldnn._linear_pointwise(_dense(a_NI), _dense(b_IO).T, bias_O, "none", [], "")
     return torch.mm(a_NI, b_IO) if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
 
