@@ -29,6 +29,13 @@ from table import replace  # noqa: E402 (the folder is on the path only now)
 PAGE = ROOT / "docs" / "what-elmo-adds.md"
 JUDGED = ROOT / "benchmarks" / "results" / "quality"
 JUDGES = ("pos", "wsd", "wic")
+# Of the results of each judge, what the page shows of each layer.
+FIGURES = (
+    ("pos", "upos", "parts of speech"),
+    ("wsd", "ALL", "senses, F1"),
+    ("wsd", "with frequency", "senses, with frequency"),
+    ("wic", "accuracy", "words in context"),
+)
 NAMES = {
     "ner": "names, WNUT-17",
     "pos": "parts of speech, UD English EWT",
@@ -202,16 +209,15 @@ def robustness_lines(found: Mapping[str, Any]) -> list[str]:
 
 def layer_lines(judged: Found) -> list[str]:
     """What each layer alone knows: a linear probe of parts of speech, senses by nearest centroid, words in context."""
-    keys = {"pos": "upos", "wsd": "ALL", "wic": "accuracy"}
-    heads = {"pos": "parts of speech", "wsd": "senses, F1", "wic": "words in context"}
-    lines = ["| system | layer | " + " | ".join(heads[name] for name in judged) + " |"]
-    lines.append("|---|---" + "|--:" * len(judged) + "|")
-    scores = {
-        name: {(system, row["layer"]): row[keys[name]] for system, rows in one["systems"].items() for row in rows}
-        for name, one in judged.items()
-    }
-    for place in dict.fromkeys(place for one in scores.values() for place in one):
-        cells = (f"{one[place]:.1f}" if place in one else "" for one in scores.values())
+    columns = [(name, key, title) for name, key, title in FIGURES if name in judged]
+    lines = ["| system | layer | " + " | ".join(title for *_, title in columns) + " |"]
+    lines.append("|---|---" + "|--:" * len(columns) + "|")
+    scores = [
+        {(system, row["layer"]): row[key] for system, rows in judged[name]["systems"].items() for row in rows}
+        for name, key, _ in columns
+    ]
+    for place in dict.fromkeys(place for one in scores for place in one):
+        cells = (f"{one[place]:.1f}" if place in one else "" for one in scores)
         lines.append("| " + " | ".join([*place, *cells]) + " |")
     return lines
 
