@@ -119,7 +119,7 @@ def measured(folder: Path) -> dict[str, Any]:
 
 def judged(folder: Path) -> dict[str, Any]:
     """Return what the layers know of parts of speech and of senses, by the judges of benchmarks/quality."""
-    import judging  # only where it is asked for: the folder is on the path only now
+    import judging  # only where it is asked for
     import pos
     import state
     import words

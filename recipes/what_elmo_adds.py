@@ -28,7 +28,6 @@ from table import replace  # noqa: E402 (the folder is on the path only now)
 
 PAGE = ROOT / "docs" / "what-elmo-adds.md"
 JUDGED = ROOT / "benchmarks" / "results" / "quality"
-JUDGES = ("pos", "wsd", "wic")
 # Of the results of each judge, what the page shows of each layer.
 FIGURES = (
     ("pos", "upos", "parts of speech"),
@@ -36,6 +35,7 @@ FIGURES = (
     ("wsd", "with frequency", "senses, with frequency"),
     ("wic", "accuracy", "words in context"),
 )
+JUDGES = tuple(dict.fromkeys(name for name, *_ in FIGURES))
 NAMES = {
     "ner": "names, WNUT-17",
     "pos": "parts of speech, UD English EWT",

@@ -182,10 +182,11 @@ def learn(system: System, train: list[Sentence], candidates: dict[Word, list[str
     rows = {key: row for row, key in enumerate(key for keys in candidates.values() for key in keys)}
     sums, counts = None, np.zeros(len(rows), np.float32)
     for use, vector_LD in uses_of(system, train):
-        counts[[rows[key] for key in use.senses]] += 1
         if sums is None:
             sums = np.zeros((len(vector_LD), len(rows), vector_LD.shape[1]), np.float32)
-        sums[:, [rows[key] for key in use.senses]] += vector_LD[:, None]
+        meant = [rows[key] for key in use.senses]
+        sums[:, meant] += vector_LD[:, None]
+        counts[meant] += 1
     log_counts = np.log(np.maximum(counts, 1))  # 1: what WordNet adds where SemCor has nothing
     return Senses(candidates, rows, unit(sums), log_counts)  # a sum has the direction of its mean
 
@@ -211,14 +212,15 @@ def judge(
 
 def judge_layer(asked: Questions, layer: int) -> dict[str, float]:
     """Return the scores of one layer."""
-    weight = max(WEIGHTS, key=lambda w: f1(answered({CHOOSING: asked[CHOOSING]}, layer, w)[CHOOSING]))
-    frequent = f1(answered({SETS[-1]: asked[SETS[-1]]}, layer, weight)[SETS[-1]])
-    return {**scores(answered(asked, layer, 0.0)), "with frequency": frequent, "weight": weight}
+    weight = max(WEIGHTS, key=lambda weight: f1(answered(asked[CHOOSING], layer, weight)))
+    plain = {name: answered(questions, layer, 0.0) for name, questions in asked.items()}
+    frequent = f1(answered(asked[SETS[-1]], layer, weight))
+    return {**scores(plain), "with frequency": frequent, "weight": weight}
 
 
-def answered(asked: Questions, layer: int, weight: float) -> Answers:
+def answered(questions: list[Question], layer: int, weight: float) -> list[tuple[Use, str | None]]:
     """Return each use with a layer's answer."""
-    return {name: [(one.use, one.answer(layer, weight)) for one in questions] for name, questions in asked.items()}
+    return [(one.use, one.answer(layer, weight)) for one in questions]
 
 
 def question(use: Use, vector_LD: NDArray[np.float32], senses: Senses) -> Question:

@@ -7,7 +7,8 @@ D = 2P width of a vector.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike
+from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -225,11 +226,10 @@ _NOT_READ_FOR: dict[str, tuple[str, ...]] = {"elmo": (), "default": ("gamma",)}
 def _read(model: Model) -> Checkpoint:
     if isinstance(model, Checkpoint):
         return model
-    if model is None or isinstance(model, str | Path):
-        return formats.read(formats.BUNDLED if model is None else locate(model))
-    if not hasattr(model, "checkpoint"):
-        expect((), model, "model", "a path, a name, or a model")
-    return model.checkpoint()
+    if hasattr(model, "checkpoint"):
+        return model.checkpoint()
+    expect((str, PathLike, NoneType), model, "model", "a path, a name, or a model")
+    return formats.read(formats.BUNDLED if model is None else locate(model))
 
 
 def _mix(source: Checkpoint) -> Arrays:

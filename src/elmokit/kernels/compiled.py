@@ -75,7 +75,8 @@ def cells(
     None where `c_nD` holds them. All are contiguous, and D is a multiple of `LANES`.
     """
     float32, dtype = torch.float32, gates_nG.dtype
-    arrays = (gates_nG, dtype), (c_nD if before_nD is None else before_nD, float32), (c_nD, float32), (m_nD, dtype)
+    before_nD = c_nD if before_nD is None else before_nD
+    arrays = (gates_nG, dtype, 4), (before_nD, float32, 1), (c_nD, float32, 1), (m_nD, dtype, 1)
     _call("cells", arrays, c_nD, cell_clip)
     return m_nD
 
@@ -92,18 +93,18 @@ def cells_backward(
     """Write the gradient of the gates that `cells` was given, from those of what it gave: `dm_nD` of what it returned,
     and `dc_nD` of its cells, which becomes that of the cells before. Types and shapes as there."""
     float32, dtype = torch.float32, gates_nG.dtype
-    given = (gates_nG, dtype), (before_nD, float32), (c_nD, float32), (dm_nD, dtype)
-    _call("cells_backward", (*given, (dc_nD, float32), (dgates_nG, dtype)), c_nD, cell_clip)
+    given = (gates_nG, dtype, 4), (before_nD, float32, 1), (c_nD, float32, 1), (dm_nD, dtype, 1)
+    _call("cells_backward", (*given, (dc_nD, float32, 1), (dgates_nG, dtype, 4)), c_nD, cell_clip)
 
 
-def _call(name: str, arrays: Sequence[tuple[Tensor, torch.dtype]], c_nD: Tensor, cell_clip: float | None) -> None:
-    """Call a function of cells.c with arrays, each of the type beside it, the first of that of the gates."""
+def _call(name: str, arrays: Sequence[tuple[Tensor, torch.dtype, int]], c_nD: Tensor, cell_clip: float | None) -> None:
+    """Call a function of cells.c with arrays, each with its type and its values of a cell; gates first."""
     n, D = c_nD.shape
-    if any(array.shape not in ((n, D), (n, 4 * D)) for array, _ in arrays) or arrays[0][0].shape[1] != 4 * D:
-        raise MismatchError(f"cells ({n}, {D}) do not go with {[tuple(array.shape) for array, _ in arrays]}")
+    if any(array.shape != (n, values * D) for array, _, values in arrays):
+        raise MismatchError(f"cells ({n}, {D}) do not go with {[tuple(array.shape) for array, *_ in arrays]}")
     clip = math.inf if cell_clip is None else cell_clip
     threads = torch.get_num_threads() if n * D >= _CELLS_FOR_THREADS else 1
-    pointers = [pointer(array, dtype) for array, dtype in arrays]
+    pointers = [pointer(array, dtype) for array, dtype, _ in arrays]
     function(name, arrays[0][1])(*pointers, c_int64(n), c_int64(D), ctypes.c_float(clip), c_int64(threads))
 
 
