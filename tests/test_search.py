@@ -399,6 +399,10 @@ def test_a_marked_word_is_found_wherever_it_stands(before, after):
         (lambda index: index.delete(), "what to delete, found none"),
         (lambda index: index.add("s", ["a string"]), "s, line 1: expected a list of tokens, found 'a string'"),
         (lambda index: index.add("", [["x"]]), "name of a source"),
+        (
+            lambda index: index.add("s", [["x"], ["y"]], first=2**63 - 1),
+            "the line in s: expected a whole number of up to 63 bits",
+        ),
         (lambda index: index.add("s", [["x"]], fields=[{"month": 1}]), "no field 'month'; it has: year, share"),
         (lambda index: index.add("s", [["x"]], fields=[{"year": "1"}]), "the field year holds integers, found '1'"),
         (
@@ -427,6 +431,7 @@ def test_what_does_not_fit_is_told_in_one_sentence(tiny_elmo, tmp_path, wrong, m
         ({"unit": "line"}, "unit: expected 'sentence', 'passage', 'word', found 'line'"),
         ({"fields": {"text": "text"}}, "the field 'text' cannot be called so"),
         ({"fields": {"a b": "text"}}, "the field 'a b' cannot be called so"),
+        ({"fields": {"rank": "integer"}}, "the field 'rank' cannot be called so"),
     ],
 )
 def test_an_index_that_cannot_be_is_not_made(tiny_elmo, tmp_path, options, message):

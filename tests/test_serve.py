@@ -377,16 +377,27 @@ def test_stopped_it_finishes_what_it_took(model_folder):
         (["a b=bundled"], "a model cannot be called 'a b'"),
         (["--queue-tokens", "3"], "the queue holds 3 tokens"),
         (["nosuchmodel"], "nosuchmodel"),
+        (["--api-key", ""], "the API key holds nothing"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(monkeypatch, capsys, arguments, message):
+    assert message in refused(monkeypatch, capsys, *arguments)
+
+
+def test_an_empty_key_does_not_open_the_server(monkeypatch, capsys):
+    monkeypatch.setenv("ELMO_API_KEY", "")
+    assert "the API key holds nothing" in refused(monkeypatch, capsys)
+
+
+def refused(monkeypatch, capsys, *arguments):
+    """Return the one sentence with which `elmo serve` ends."""
     monkeypatch.setattr(sys, "argv", ["elmo", "serve", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
     told = capsys.readouterr().err
-    assert message in told
     assert len(told.splitlines()) == 1
+    return told
 
 
 # ---------------------------------------------------------------- traces

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +78,8 @@ def serve(
     settings = server.Settings(
         host=host,
         port=port,
-        api_key=api_key or None,
+        # Typer takes an empty variable for none, and a key that somebody forgot to fill in must not open the server.
+        api_key=os.environ.get("ELMO_API_KEY") if api_key is None else api_key,
         cors_origins=tuple(cors_origin or ()),
         batch_tokens=batch_tokens,
         queue_tokens=queue_tokens,

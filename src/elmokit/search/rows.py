@@ -135,7 +135,7 @@ def check(condition: Condition, fields: Mapping[str, Kind]) -> None:
     kind = _known(condition.field, fields)
     if isinstance(condition.value, bool) or not isinstance(condition.value, _FITS[kind]):
         raise MismatchError(f"the field {condition.field} holds {kind}s, found {condition.value!r} in a condition")
-    _check_storable(condition.value, f"the field {condition.field} in a condition")
+    check_storable(condition.value, f"the field {condition.field} in a condition")
     if isinstance(condition.value, float) and not math.isfinite(condition.value):
         raise MismatchError(
             f"the field {condition.field} is compared with {condition.value}, expected a finite number; give one"
@@ -150,10 +150,10 @@ def check_values(values: Mapping[str, Any], fields: Mapping[str, Kind], *, where
     for name, value in values.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, _FITS[fields[name]])):
             raise MismatchError(f"{where}: the field {name} holds {fields[name]}s, found {value!r}")
-        _check_storable(value, f"{where}: the field {name}")
+        check_storable(value, f"{where}: the field {name}")
 
 
-def _check_storable(value: object, name: str) -> None:
+def check_storable(value: object, name: str) -> None:
     """Raise `MismatchError` for a value, called `name`, that no store can hold, though it is of the right type."""
     if isinstance(value, int) and abs(value) > _WHOLE:
         found = f"found one of {value.bit_length()}"

@@ -20,8 +20,8 @@ Unit: TypeAlias = Literal["sentence", "passage", "word"]
 State: TypeAlias = Literal["fresh", "warm"]
 
 VERSION = 1
-# Columns that stores add to those of a row.
-_TAKEN = frozenset({*OWN_FIELDS, "digest", "vector", "words", "asked", "score"})
+# Columns that stores, and answers written as a table, add to those of a row.
+_TAKEN = frozenset({*OWN_FIELDS, "digest", "vector", "words", "asked", "score", "query", "rank", "marked"})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import repeat, zip_longest
 from typing import Any, TypeAlias
 
 from elmokit.errors import MismatchError, expect, expect_iterable, expect_whole
-from elmokit.search.rows import Kind, Value, check_text, check_values
+from elmokit.search.rows import Kind, Value, check_storable, check_text, check_values
 from elmokit.search.settings import Unit
 
 Sentence: TypeAlias = Sequence[str]
@@ -57,6 +57,7 @@ def numbered(
     pairs = zip(texts, repeat({})) if values is None else _paired(texts, values, source)
     for line, (text, known) in enumerate(pairs, first):
         where = f"{source}, line {line}"
+        check_storable(line, f"the line in {source}")
         check_values(known, kinds, where=where)
         yield Numbered(line, sentences_of(text, unit, where), {name: _or_none(known.get(name)) for name in kinds})
 
