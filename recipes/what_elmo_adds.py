@@ -32,7 +32,7 @@ JUDGED = ROOT / "benchmarks" / "results" / "quality"
 FIGURES = (
     ("pos", "upos", "parts of speech"),
     ("wsd", "ALL", "senses, F1"),
-    ("wsd", "with frequency", "senses, with frequency"),
+    ("wsd", "nearest use", "senses, nearest use"),
     ("wic", "accuracy", "words in context"),
 )
 JUDGES = tuple(dict.fromkeys(name for name, *_ in FIGURES))

@@ -184,25 +184,28 @@ def test_senses_by_hand():
     candidates = wsd.by_frequency(train)
     assert candidates == {("bank", "1"): ["bank%1:1::", "bank%1:2::"]}
     first = wsd.scores(wsd.first_senses({"ALL": test}, candidates))
-    (found,) = wsd.judge(system, train, {wsd.CHOOSING: test[:2], "ALL": test}, candidates)
-    # Of four, three are answered and two are right, by either way.
-    assert (found["precision"], found["recall"], found["ALL"]) == (66.67, 50.0, 57.14)
+    (found,) = wsd.judge(system, train, {"ALL": test}, candidates)
+    # Of four, three are answered and two are right, by either rule.
+    assert (found["precision"], found["recall"], found["ALL"], found["nearest use"]) == (66.67, 50.0, 57.14, 57.14)
     assert first == {"ALL": 57.14, "precision": 66.67, "recall": 50.0}
-    senses = wsd.learn(system, train, candidates)
-    asked = [wsd.question(use, v, senses) for use, v in wsd.uses_of(system, test)]
-    assert [one.answer(0, 0.0) for one in asked] == ["bank%1:2::", "bank%1:1::", "bank%1:2::", None]
-    # log 3 against log 1: a great weight makes all answers the first sense, where the first two alone choose none.
-    assert [one.answer(0, 2.0) for one in asked] == ["bank%1:1::", "bank%1:1::", "bank%1:1::", None]
-    assert (found["weight"], found["with frequency"]) == (0.0, 57.14)
+    senses = wsd.learn(system, train, {("bank", "1")})
+    asked = [wsd.question(use, v, senses, candidates) for use, v in wsd.uses_of(system, test)]
+    assert [one.answer("centroid", 0) for one in asked] == ["bank%1:2::", "bank%1:1::", "bank%1:2::", None]
 
 
-def test_frequency_decides_what_the_context_leaves_open():
-    system = table_of({"money": [1, 0.8], "water": [0.8, 1], "wet": [0.93, 1], "x": [0, 0]})
-    train = [wsd.Sentence(["x", w], [use_of(s)]) for w, s in [("money", 1), ("money", 1), ("water", 2)]]
-    test = [wsd.Sentence(["x", "wet"], [use_of(1)])]
-    (found,) = wsd.judge(system, train, {wsd.CHOOSING: test, "ALL": test}, wsd.by_frequency(train))
-    assert (found["ALL"], found["with frequency"]) == (0, 100)
-    assert 0 < found["weight"] < 0.2
+def test_the_nearest_use_may_be_of_a_sense_whose_centroid_is_farther():
+    """One use of the first sense is beside what is asked for, the other far off; that of the second is between."""
+    system = table_of({"money": [1, 0], "till": [0.2, 1], "water": [0.7, 1], "wet": [0.3, 1], "x": [0, 0]})
+    train = [wsd.Sentence(["x", w], [use_of(s)]) for w, s in [("money", 1), ("till", 1), ("water", 2)]]
+    (found,) = wsd.judge(system, train, {"ALL": [wsd.Sentence(["x", "wet"], [use_of(1)])]}, wsd.by_frequency(train))
+    assert (found["ALL"], found["nearest use"]) == (0, 100)
+
+
+def test_of_equals_the_most_frequent_sense_is_the_answer():
+    system = table_of({"bank": [1, 0.3], "x": [0, 0]})
+    train = [wsd.Sentence(["x", "bank"], [use_of(s)]) for s in (1, 2, 2)]
+    (found,) = wsd.judge(system, train, {"ALL": [wsd.Sentence(["x", "bank"], [use_of(2)])]}, wsd.by_frequency(train))
+    assert (found["ALL"], found["nearest use"]) == (100, 100)
 
 
 def test_words_that_semcor_lacks_get_the_first_sense_of_wordnet(tmp_path):
@@ -211,7 +214,7 @@ def test_words_that_semcor_lacks_get_the_first_sense_of_wordnet(tmp_path):
     system = table_of({"money": [1, 0], "wet": [0.2, 1], "x": [0, 0]})
     train = [wsd.Sentence(["x", "money"], [use_of(1)])]
     asked = [wsd.Sentence(["x", "wet"], [use_of(1)]), wsd.Sentence(["x", "wet"], [use_of(1, word="tree")])]
-    tests = {wsd.CHOOSING: asked, "ALL": asked}
+    tests = {"ALL": asked}
     found = wsd.back_off(tmp_path / "index.sense", tests)
     assert found == {("bank", "1"): ["bank%1:2::"], ("tree", "1"): ["tree%1:1::"]}
     candidates = found | wsd.by_frequency(train)

@@ -420,14 +420,14 @@ def test_judges_of_another_model_are_left_out(tmp_path, capsys):
 
 
 def test_layers_are_told_side_by_side():
-    first = {"layer": "", "ALL": 60.0, "with frequency": 60.0}
-    second = {"layer": "2", "ALL": 61.5, "with frequency": 62.0}
+    first = {"layer": "", "ALL": 60.0, "nearest use": 60.0}
+    second = {"layer": "2", "ALL": 61.5, "nearest use": 62.0}
     judged = {
         "pos": {"systems": {"ELMo": [{"layer": "1", "upos": 91.26}, {"layer": "2", "upos": 90.0}]}},
         "wsd": {"systems": {"first sense": [first], "ELMo": [second]}},
     }
     rows = what_elmo_adds.layer_lines(judged)
-    assert rows[0] == "| system | layer | parts of speech | senses, F1 | senses, with frequency |"
+    assert rows[0] == "| system | layer | parts of speech | senses, F1 | senses, nearest use |"
     assert rows[2:4] == ["| ELMo | 1 | 91.3 |  |  |", "| ELMo | 2 | 90.0 | 61.5 | 62.0 |"]
     assert rows[4:] == ["| first sense |  |  | 60.0 | 60.0 |"]
 

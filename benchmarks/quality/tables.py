@@ -14,7 +14,7 @@ WSD_COLUMNS = {
     "ALL": "ALL",
     "precision": "precision",
     "recall": "recall",
-    "with frequency": "ALL, with frequency",
+    "nearest use": "ALL, nearest use",
 }
 CONTEXTUALITY_COLUMNS = {
     "anisotropy": "anisotropy",

@@ -9,8 +9,7 @@ that SemCor lacks gets WordNet's first sense, as in the paper, in the baseline a
 stays without an answer. So precision is over the words answered, recall over all.
 
 That rule forgets how often a sense is meant, which is all that the baseline knows. So each layer is scored a second
-time, "with frequency": the cosine plus a weight times the logarithm of the sense's count in SemCor. SemEval-2007
-chooses the weight, as it chooses the settings of others who use these sets.
+time, by the "nearest use": the sense of the one use in SemCor with the greatest cosine. A frequent sense has many.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ Word: TypeAlias = tuple[str, str]
 POS = {"NOUN": "1", "VERB": "2", "ADJ": "3", "ADV": "4"}
 SATELLITE = "5"  # an adjective as well
 SETS = ("senseval2", "senseval3", "semeval2007", "semeval2013", "semeval2015", "ALL")
-CHOOSING = "semeval2007"
-WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+RULES = CENTROID, NEAREST = "centroid", "nearest use"
 
 
 @dataclass(frozen=True)
@@ -56,31 +54,34 @@ class Sentence:
     uses: list[Use]
 
 
-@dataclass(frozen=True)
-class Senses:
-    """What SemCor teaches. candidates: of each word, most frequent first; rows: of each sense in centroids (L, S, D),
-    which have length 1, and in the logarithms of their counts (S,)."""
+class Sense:
+    """What SemCor teaches of a sense: its uses (N, L, D) and their centroid (L, D), all of length 1."""
 
-    candidates: dict[Word, list[str]]
-    rows: dict[str, int]
-    centroids: NDArray[np.float32]
-    log_counts: NDArray[np.float32]
+    def __init__(self, vectors: list[NDArray[np.float32]]) -> None:
+        self.uses = unit(np.stack(vectors))
+        self.centroid = unit(np.sum(vectors, axis=0))  # a sum has the direction of its mean
+
+    def fits(self, vector_LD: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return how near a use is, by each rule: cosines (L,).
+
+        They have five digits: without context all uses of a word may have one vector, and rounding would choose.
+        """
+        cosines_NL = np.einsum("nld,ld->nl", self.uses, vector_LD)
+        cosine_L = np.einsum("ld,ld->l", self.centroid, vector_LD)
+        return {CENTROID: cosine_L.round(5), NEAREST: cosines_NL.max(0).round(5)}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A use whose sense is asked for, its candidates, and how well each fits: cosines (L, S), log counts (S,)."""
+    """A use whose sense is asked for; its candidates, most frequent first; how near each is, by each rule: (S, L)."""
 
     use: Use
     keys: list[str]
-    cosines_LS: NDArray[np.float32]
-    log_counts_S: NDArray[np.float32]
+    fits: dict[str, NDArray[np.float32]]
 
-    def answer(self, layer: int, weight: float) -> str | None:
-        """Return the sense that fits best, None where there is none to choose."""
-        if not self.keys:
-            return None
-        return self.keys[int((self.cosines_LS[layer] + weight * self.log_counts_S).argmax())]
+    def answer(self, rule: str, layer: int) -> str | None:
+        """Return the sense that is nearest, of equals the most frequent; None where there is none to choose."""
+        return self.keys[int(self.fits[rule][:, layer].argmax())] if self.keys else None
 
 
 # What is asked of each test set, and what was answered.
@@ -98,7 +99,7 @@ def main() -> None:
     if told.wordnet:
         candidates = back_off(told.wordnet, tests) | candidates
     first = scores(first_senses(tests, candidates))
-    found = {"first sense": [{"layer": "", **first, "with frequency": first[SETS[-1]]}]}
+    found = {"first sense": [{"layer": "", **first, NEAREST: first[SETS[-1]]}]}
     for system in judging.systems(told):
         found[system.name] = judge(system, train, tests, candidates)
     data = {"sentences": len(train), "senses": sum(len(use.senses) for one in train for use in one.uses)}
@@ -177,18 +178,14 @@ def back_off(index: Path, tests: dict[str, list[Sentence]]) -> dict[Word, list[s
     return {word_of(key): [key] for key in first if word_of(key) in asked}
 
 
-def learn(system: System, train: list[Sentence], candidates: dict[Word, list[str]]) -> Senses:
-    """Return the centroids of all senses."""
-    rows = {key: row for row, key in enumerate(key for keys in candidates.values() for key in keys)}
-    sums, counts = None, np.zeros(len(rows), np.float32)
+def learn(system: System, train: list[Sentence], asked: set[Word]) -> dict[str, Sense]:
+    """Return what SemCor has of the senses of some words."""
+    found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     for use, vector_LD in uses_of(system, train):
-        if sums is None:
-            sums = np.zeros((len(vector_LD), len(rows), vector_LD.shape[1]), np.float32)
-        meant = [rows[key] for key in use.senses]
-        sums[:, meant] += vector_LD[:, None]
-        counts[meant] += 1
-    log_counts = np.log(np.maximum(counts, 1))  # 1: what WordNet adds where SemCor has nothing
-    return Senses(candidates, rows, unit(sums), log_counts)  # a sum has the direction of its mean
+        for key in use.senses:
+            if word_of(key) in asked:
+                found[key].append(vector_LD)
+    return {key: Sense(found.pop(key)) for key in list(found)}
 
 
 def uses_of(system: System, sentences: list[Sentence]) -> Iterator[tuple[Use, NDArray[np.float32]]]:
@@ -204,35 +201,35 @@ def uses_of(system: System, sentences: list[Sentence]) -> Iterator[tuple[Use, ND
 def judge(
     system: System, train: list[Sentence], tests: dict[str, list[Sentence]], candidates: dict[Word, list[str]]
 ) -> list[dict[str, Any]]:
-    """Return F1 of each test set for each layer, in per cent; precision and recall of all; F1 of all with frequency."""
-    senses = learn(system, train, candidates)
-    asked = {name: [question(use, v, senses) for use, v in uses_of(system, test)] for name, test in tests.items()}
+    """Return F1 of each test set for each layer, in per cent; precision and recall of all; F1 of all by nearest use."""
+    senses = learn(system, train, {use.word for test in tests.values() for one in test for use in one.uses})
+    asked: Questions = {
+        name: [question(use, vector_LD, senses, candidates) for use, vector_LD in uses_of(system, test)]
+        for name, test in tests.items()
+    }
     return [{"layer": name, **judge_layer(asked, layer)} for layer, name in enumerate(system.layers)]
 
 
 def judge_layer(asked: Questions, layer: int) -> dict[str, float]:
     """Return the scores of one layer."""
-    weight = max(WEIGHTS, key=lambda weight: f1(answered(asked[CHOOSING], layer, weight)))
-    plain = {name: answered(questions, layer, 0.0) for name, questions in asked.items()}
-    frequent = f1(answered(asked[SETS[-1]], layer, weight))
-    return {**scores(plain), "with frequency": frequent, "weight": weight}
+    by_centroid = {name: answered(questions, CENTROID, layer) for name, questions in asked.items()}
+    return {**scores(by_centroid), NEAREST: f1(answered(asked[SETS[-1]], NEAREST, layer))}
 
 
-def answered(questions: list[Question], layer: int, weight: float) -> list[tuple[Use, str | None]]:
+def answered(questions: list[Question], rule: str, layer: int) -> list[tuple[Use, str | None]]:
     """Return each use with a layer's answer."""
-    return [(one.use, one.answer(layer, weight)) for one in questions]
+    return [(one.use, one.answer(rule, layer)) for one in questions]
 
 
-def question(use: Use, vector_LD: NDArray[np.float32], senses: Senses) -> Question:
-    """Return what is known about the candidates of a use.
-
-    Cosines have five digits: without context all senses of a word may have one centroid, and rounding would choose.
-    Of equals the most frequent one is the answer.
-    """
-    keys = senses.candidates.get(use.word, [])
-    rows = [senses.rows[key] for key in keys]
-    cosines_LS = np.einsum("lsd,ld->ls", senses.centroids[:, rows], unit(vector_LD))
-    return Question(use, keys, cosines_LS.round(5), senses.log_counts[rows])
+def question(
+    use: Use, vector_LD: NDArray[np.float32], senses: dict[str, Sense], candidates: dict[Word, list[str]]
+) -> Question:
+    """Return what is known about the candidates of a use; WordNet's, which SemCor lacks, are alone."""
+    keys = candidates.get(use.word, [])
+    vector_LD = unit(vector_LD)
+    nowhere = {rule: np.zeros(len(vector_LD), np.float32) for rule in RULES}
+    fits = [senses[key].fits(vector_LD) if key in senses else nowhere for key in keys]
+    return Question(use, keys, {rule: np.array([one[rule] for one in fits]) for rule in RULES})
 
 
 def first_senses(tests: dict[str, list[Sentence]], candidates: dict[Word, list[str]]) -> Answers:
