@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -122,15 +123,20 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """Yield a folder with a disk of its own of 8 MiB, and a function that makes it larger or smaller."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def small_disk():
+    """Yield a folder with a disk of its own of 8 MiB, and a function that makes it larger or smaller.
+
+    Not in pytest's own folder: tests that are killed leave the disk behind, where later ones could not tidy up.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="elmokit-disk-"))
 
     def mount(*options):
         return subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False).returncode == 0
 
-    if not (shutil.which("mount") and mount("-t", "tmpfs", "-o", "size=8m", "tmpfs")):
-        pytest.skip("a disk of its own can be mounted by root only")
-    yield folder, lambda size: mount("-o", f"remount,size={size}")
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # some reader may not have let go yet
+    try:
+        if not (shutil.which("mount") and mount("-t", "tmpfs", "-o", "size=8m", "tmpfs")):
+            pytest.skip("a disk of its own can be mounted by root only")
+        yield folder, lambda size: mount("-o", f"remount,size={size}")
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # some reader may not have let go yet
+    finally:
+        folder.rmdir()
