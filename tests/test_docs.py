@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,8 @@ def model_in_place(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("code", cases(lambda page: blocks(page, "python")))
-def test_examples_run(code, model_in_place):
+def test_examples_run(code, model_in_place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # some leave their file to the reader
     exec(compile(code, "example", "exec"), {"__name__": "example"})
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -164,11 +165,17 @@ class Running:
 
 def start(arguments: list[str], **surroundings: Path) -> Running:
     """Start `elmo` with these arguments; `catalog` and `cache` name another catalogue of models, another cache."""
-    handle, errors = tempfile.mkstemp()
+    handle, errors = tempfile.mkstemp(dir=_scratch().name)
     os.close(handle)
     process = _FORKS.Process(target=_command, args=(arguments, errors, surroundings))
     process.start()
     return Running(process, Path(errors))
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for as long as the tests run."""
+    return tempfile.TemporaryDirectory(prefix="elmokit-jobs-")
 
 
 def _command(arguments: list[str], errors: str, surroundings: dict[str, Path]) -> None:
