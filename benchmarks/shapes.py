@@ -127,13 +127,11 @@ def judged(folder: Path) -> dict[str, Any]:
 
     told = judging.parser(None).parse_args(["--model", str(folder)])
     system = judging.elmo_system(folder.name, load(folder))
-    tests = {wsd.SETS[-1]: wsd.raganato(told, wsd.SETS[-1])}
+    tests = {wsd.ALL: wsd.raganato(told, wsd.ALL)}
     train = wsd.semcor(told)
-    senses = wsd.judge(system, train, tests, wsd.by_frequency(train))
     rows = {
         "parts of speech": ("upos", pos.universal(system, pos.treebank(told), strength=state.STRENGTH)),
-        "senses": ("ALL", senses),
-        "senses, nearest use": (wsd.NEAREST, senses),
+        "senses": (wsd.ALL, wsd.judge(system, train, tests, wsd.by_frequency(train))),
         "twenty words": ("same_sense", words.judge(system, words.read())),
     }
     return {name: {row["layer"]: row[figure] for row in found} for name, (figure, found) in rows.items()}

@@ -208,7 +208,7 @@ def robustness_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def layer_lines(judged: Found) -> list[str]:
-    """What each layer alone knows: a linear probe of parts of speech, senses by nearest centroid, words in context."""
+    """What each layer alone knows: a linear probe of parts of speech, senses by either rule, words in context."""
     columns = [(name, key, title) for name, key, title in FIGURES if name in judged]
     lines = ["| system | layer | " + " | ".join(title for *_, title in columns) + " |"]
     lines.append("|---|---" + "|--:" * len(columns) + "|")

@@ -24,7 +24,7 @@ def main() -> None:
     told = judging.parser(__doc__).parse_args()
     elmo = load(told.model)
     parts, train = pos.treebank(told), wsd.semcor(told)
-    test = {wsd.SETS[-1]: wsd.raganato(told, wsd.SETS[-1])}
+    test = {wsd.ALL: wsd.raganato(told, wsd.ALL)}
     candidates, found = wsd.by_frequency(train), {}
     for state in ("fresh", "warm", "carry") if elmo.warm_state else ("fresh", "carry"):
         system = judging.elmo_system(state, elmo, state=state)
