@@ -414,6 +414,32 @@ def test_compiled_model_by_inductor(tiny_elmo):
     check_compiled(tiny_elmo)
 
 
+def check_compiled_network(elmo, **options):
+    """`BiLM.run` is called by who feeds the recurrence with vectors of his own."""
+    network = copy.deepcopy(elmo.network).requires_grad_()
+    x_TZBP = torch.randn(5, 2, 3, network.config.lstm.projection_dim, generator=torch.Generator().manual_seed(0))
+
+    def gradients(run):
+        network.zero_grad()
+        layers, _ = run(x_TZBP, network.zero_state(3), rows=[3, 3, 2, 2, 1])
+        sum(layer[0].square().sum() for layer in layers).backward()
+        return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    torch.testing.assert_close(gradients(torch.compile(network.run, **options)), gradients(network.run))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_compiled_network(tiny_elmo):
+    check_compiled_network(tiny_elmo, backend="aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch's compiler needs g++")
+@pytest.mark.filterwarnings("default")
+def test_compiled_network_by_inductor(tiny_elmo):
+    check_compiled_network(tiny_elmo)
+
+
 @pytest.mark.parametrize("trainable", ["mix", "all"])
 def test_autocast(trainable):
     """bfloat16 keeps about three digits; what was learned under it is not kept for float32."""

@@ -33,7 +33,17 @@ def lstmp(
     x_TZBI: the layer's input; rows: how many rows are still there at each step.
 
     Returns outputs (T, Z, B, P), whose rows beyond rows[t] mean nothing, and the last h and c of every row.
+
+    `torch.compile` leaves it as it is: it can follow neither the calls of C nor the products of oneDNN.
     """
+    if torch.compiler.is_compiling():  # as a decorator it would load the compiler always
+        return torch.compiler.disable(_lstmp)(weights, x_TZBI, h_ZBP, c_ZBD, rows)
+    return _lstmp(weights, x_TZBI, h_ZBP, c_ZBD, rows)
+
+
+def _lstmp(
+    weights: Weights, x_TZBI: Tensor, h_ZBP: Tensor, c_ZBD: Tensor, rows: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     for weight in (weights.kernel_ZKG, weights.projection_ZDP):
         if weight is not None:
             forget_kept([weight])
