@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Draws the pictures of docs/gallery.md.
 #   examples/gallery.sh [OUT]     OUT: a folder; default docs/images
-# The first need nothing but the bundled model and sentences of this repository. The others read class A of the shared
-# data (ELMOKIT_SHARED; UD English EWT, the SMS Spam Collection, Wikipedia) and are left as they are without it.
+# The first need nothing but the bundled model and sentences of this repository. The others read data
+# that benchmarks/README.md names (UD English EWT, the SMS Spam Collection, Wikipedia) and are left as they are without.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-docs/images}

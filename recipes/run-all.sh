@@ -4,7 +4,7 @@
 #   run-all.sh WORK [OPTION...]     options go to all recipes: --model MODEL, --vectors FILE, --seeds N, --quick
 # The layer test is that of benchmarks/quality, with the same --model and --quick; MODEL and FILE are paths or names.
 # A result that is in RESULTS (default recipes/results) is not computed again, so a run that was stopped goes on.
-# The data are those of the shared folder (ELMOKIT_SHARED). JOBS recipes run at a time (default 2), a thread each.
+# The data are named in benchmarks/README.md (ELMOKIT_SHARED). JOBS recipes run at a time (default 2), a thread each.
 # Without --vectors, word vectors begin random; recipes/word_vectors.py makes some. PAGE: another copy of the page, for
 # results of --quick, which do not belong into the documentation.
 set -euo pipefail

@@ -375,6 +375,7 @@ def test_stopped_it_finishes_what_it_took(model_folder):
     [
         (["a=bundled", "a=bundled"], "two models are called 'a'"),
         (["a b=bundled"], "a model cannot be called 'a b'"),
+        (["mine/original-5.5b.tar.gz", "original-5.5b"], "two models are called 'original-5.5b'"),
         (["--queue-tokens", "3"], "the queue holds 3 tokens"),
         (["nosuchmodel"], "nosuchmodel"),
         (["--api-key", ""], "the API key holds nothing"),

@@ -121,6 +121,13 @@ def test_an_index_of_another_model_is_refused(index, monkeypatch, capsys):
     assert "was made with none of these models" in capsys.readouterr().err
 
 
+def test_an_index_is_looked_for_under_its_name(elmo, index, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["elmo", "serve", "bundled", "--index", index.address, "--index-name", "other"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "there is no index 'other'" in capsys.readouterr().err
+
+
 def test_the_page_shows_uses_in_the_corpus(address, index):
     page_tests = pytest.importorskip("test_serve_page")
     if not page_tests.BROWSER:

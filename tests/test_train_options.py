@@ -188,7 +188,7 @@ def test_event_files_hold_the_curves_of_the_log(text, tmp_path):
 def test_a_run_without_the_package_that_draws_says_so(text, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "altair", None)
     run.train(make_settings(text), tmp_path / "out")
-    assert "pip install 'elmokit[plot]'" in capsys.readouterr().err
+    assert "pip install 'elmokit[train]'" in capsys.readouterr().err
     assert not (tmp_path / "out/curve.svg").exists()
     assert (tmp_path / "out/model.safetensors").exists()
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Judges a model with everything that is here and writes one JSON for each judge.
 #   run-all.sh MODEL OUT     then benchmarks/table.py, if OUT is benchmarks/results/quality, fills docs/bundled-model.md
-# The data are those of the shared folder (ELMOKIT_SHARED). Static vectors are trained first, or taken from STATIC.
+# The data are named in benchmarks/README.md (ELMOKIT_SHARED). Static vectors are trained first, or taken from STATIC.
 # QUICK=1 takes little of everything.
 set -euo pipefail
 model=${1:?usage: run-all.sh MODEL OUT}

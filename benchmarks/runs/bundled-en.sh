@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the English model that comes with the package, from the class A corpora of the shared data folder.
+# Trains the English model that comes with the package, from the English texts that benchmarks/README.md names.
 #   bundled-en.sh OUT      started again with the same OUT, it continues an interrupted run
 # At the end OUT-packed holds what src/elmokit/models/en holds, but for the model card, which is written by hand.
 # The shape (bundled-en.json) won the comparison of benchmarks/shapes.py. The text is cut into two halves, thousand

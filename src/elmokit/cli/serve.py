@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _BUNDLED = "bundled"
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
+# What a file of a model ends in; published names have dots of their own, as in original-5.5b.
+_ENDING = re.compile(r"(\.(zip|tar|tgz|gz|bz2|xz|hdf5|json|index))+$", re.IGNORECASE)
 
 
 def serve(
@@ -34,6 +36,7 @@ def serve(
         str | None,
         Option(envvar="ELMO_INDEX", metavar="DB", help="an index to search, of one of the models; see  elmo index"),
     ] = None,
+    index_name: Annotated[str, Option(envvar="ELMO_INDEX_NAME", help="of the index, where DB holds several")] = "elmo",
     host: Annotated[str, Option(envvar="ELMO_HOST", help="address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
     port: Annotated[int, Option(envvar="ELMO_PORT", min=0, max=65535, help="0 for any that is free")] = 8000,
     api_key: Annotated[
@@ -92,7 +95,7 @@ def serve(
         name: load_model(source, None, None, threads, device=device, precision=precision)
         for name, source in _named(models or [_BUNDLED]).items()
     }
-    found = _open_index(index, elmos) if index else {}
+    found = _open_index(index, index_name, elmos) if index else {}
     hosted = [server.Hosted(name, elmo, index=found.get(name)) for name, elmo in elmos.items()]
     log = _log_to_stderr(server.JsonLines())
     told = {"models": [one.name for one in hosted]}
@@ -103,7 +106,7 @@ def _named(models: list[str]) -> dict[str, str | None]:
     """Return name -> what to open, None for the bundled model, of arguments NAME=MODEL or MODEL."""
     named: dict[str, str | None] = {}
     for model in models:
-        name, source = model.split("=", 1) if "=" in model else (Path(model).name.split(".")[0], model)
+        name, source = model.split("=", 1) if "=" in model else (_ENDING.sub("", Path(model).name), model)
         if not _NAME.fullmatch(name):
             expected = "letters, digits, '.', '_' and '-'"
             raise MismatchError(f"a model cannot be called {name!r}, expected {expected}; say NAME={source}")
@@ -113,16 +116,16 @@ def _named(models: list[str]) -> dict[str, str | None]:
     return named
 
 
-def _open_index(address: str, elmos: dict[str, Elmo]) -> dict[str, Index]:
+def _open_index(address: str, index_name: str, elmos: dict[str, Elmo]) -> dict[str, Index]:
     """Return the index under the name of the model that it was made with."""
     from elmokit.search import Index, settings_of
 
-    there = settings_of(address)
+    there = settings_of(address, name=index_name)
     made_with = [name for name, elmo in elmos.items() if there and elmo.fingerprint == there.model]
     if there and not made_with:
         raise MismatchError(f"the index {address} was made with none of these models; serve the one it was made with")
     name = made_with[0] if made_with else next(iter(elmos))  # where no index is, opening it says so
-    return {name: Index.open(address, elmos[name])}
+    return {name: Index.open(address, elmos[name], name=index_name)}
 
 
 def _log_to_stderr(formatter: logging.Formatter) -> logging.Logger:

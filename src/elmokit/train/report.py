@@ -54,9 +54,9 @@ def read_log(log: Path) -> Iterator[dict[str, Any]]:
 def draw_curve(log: Path, target: Path) -> None:
     """Draw training loss and held-out perplexity against the tokens read, as SVG.
 
-    Raises `MissingExtra` without the extra `plot`.
+    Raises `MissingExtra` without the extra `train`.
     """
-    altair, _ = require("altair", extra="plot"), require("vl_convert", extra="plot")
+    altair, _ = require("altair", extra="train"), require("vl_convert", extra="train")
     points = list(read_log(log))
     curves = {
         "training loss, nats a token": [(p["places"], p["loss"]) for p in points if "loss" in p],

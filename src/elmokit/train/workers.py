@@ -135,7 +135,7 @@ def _restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-# Of smaller layers a processor computes in bfloat16 more slowly than in float32 (docs/benchmarks.md).
+# Of smaller layers a processor gains little by bfloat16: an eighth with the preset `tiny` (docs/benchmarks.md).
 _CELLS_FOR_BFLOAT16 = 1024
 
 
