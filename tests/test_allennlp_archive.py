@@ -89,6 +89,17 @@ def test_options_inside_the_archive_are_taken(folder, oracles, tmp_path):
     assert formats.read(path).config.lstm.cell_clip == 5.0
 
 
+def test_options_that_are_not_understood_are_named(folder, oracles, tmp_path):
+    """What the tensors say does not take their place: it may be another network."""
+    with tarfile.open(folder / "model.tar.gz") as given:
+        state = torch.load(io.BytesIO(given.extractfile("weights.th").read()), weights_only=True)
+    options = (
+        (oracles / "allennlp-fixture-a" / "options.json").read_text().replace('"cell_clip": 3', '"cell_clip": "3"')
+    )
+    path = archive(tmp_path / "m.tar.gz", state, **{"fta/options_file": options.encode()})
+    assert "'lstm.cell_clip'" in refusal(path)
+
+
 def test_archives_side_by_side_are_named(folder, tmp_path):
     with tarfile.open(folder / "model.tar.gz") as archive:
         for name in ("de", "fr"):

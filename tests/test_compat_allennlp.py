@@ -356,6 +356,13 @@ def test_what_the_command_refused_is_a_configuration_error(fixture_a, tmp_path, 
         ElmoEmbedder(*fixture_a).embed_file(io.StringIO(text), tmp_path / "out.hdf5", **options)
 
 
+def test_a_file_is_there_only_when_it_is_whole(fixture_a, tmp_path):
+    (tmp_path / "out.hdf5").write_bytes(b"of before")
+    with pytest.raises(ConfigurationError, match="an earlier sentence has the same key"):
+        ElmoEmbedder(*fixture_a).embed_file(io.StringIO("A\nA\n"), tmp_path / "out.hdf5", use_sentence_keys=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out.hdf5": b"of before"}
+
+
 # ---------------------------------------------------------------- mixes
 
 

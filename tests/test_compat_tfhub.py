@@ -10,6 +10,7 @@ from conftest import make_config
 from elmokit.checkpoint import write_native
 from elmokit.compat import tfhub as hub
 from elmokit.errors import MismatchError
+from elmokit.model import Elmo
 from recorded import read_lines
 
 OUTPUTS = ["word_emb", "lstm_outputs1", "lstm_outputs2", "elmo", "default"]
@@ -110,6 +111,18 @@ def test_what_a_module_tells_of_its_inputs(module):
 def test_inputs_that_do_not_fit(module, inputs, signature, message):
     with pytest.raises(MismatchError, match=message):
         module(inputs, signature=signature)
+
+
+def test_outputs_of_a_model_in_bfloat16(tiny):
+    """As the server gives them, whatever the precision that it computes in."""
+    shares_L = np.full(3, 1 / 3, np.float32)
+    exact, coarse = (
+        hub.outputs_of(elmo, shares_L, list(elmo.embed([["the", "cat"]], layers="all")), 3)
+        for elmo in (Elmo(tiny), Elmo(tiny, precision="bfloat16"))
+    )
+    for name in OUTPUTS:
+        assert coarse[name].dtype == np.float32
+        np.testing.assert_allclose(coarse[name], exact[name], atol=0.05)
 
 
 def test_a_model_without_a_mix_is_no_module(tmp_path):

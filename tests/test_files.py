@@ -19,9 +19,9 @@ from checkpoints import assert_same, make_word_checkpoint, pack, refusal, tarred
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import write_native
-from elmokit.errors import FormatError, MismatchError
+from elmokit.errors import FormatError, MismatchError, OutputError
 from elmokit.formats import allennlp, native
-from elmokit.formats.files import open_files
+from elmokit.formats.files import Folder, open_files
 
 WORDS = ("<S>", "</S>", "<UNK>", "the", "cat")
 
@@ -286,6 +286,29 @@ def test_an_xz_that_asks_for_gigabytes(tmp_path):
     content[header.stop - 4 : header.stop] = struct.pack("<I", zlib.crc32(content[header.start : header.stop - 4]))
     path.write_bytes(content)
     assert "is not a whole archive (Memory usage limit exceeded)" in refusal(path)
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open])
+def test_a_zip_at_the_end_of_a_tar_is_one_of_its_files(model, checkpoint, tmp_path, opener):
+    """The weights of torch are a zip, which is told by its end; gzip keeps what cannot be made smaller as it is."""
+    last = pack(tmp_path / "last.zip", {"noise": np.random.default_rng(0).bytes(30_000)})
+    path = tarred(tmp_path / "m.tar", {**contents(model), "weights.th": last.read_bytes()}, opener=opener)
+    assert_same(formats.read(path), checkpoint)
+
+
+def test_an_archive_for_which_there_is_no_room(tmp_path, model, monkeypatch, small_disk):
+    """It is whole, and must not be fetched again."""
+    path = tarred(tmp_path / "m.tar.gz", {**contents(model), "more": bytes(20_000_000)}, opener=gzip.open)
+    monkeypatch.setattr("elmokit.formats.files._expansion_limit", lambda _: 1 << 30)
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk[0]))
+    assert f"is unpacked in {small_disk[0]}, which has no room for it" in refusal(path, error=OutputError)
+
+
+def test_an_unreadable_file_beside_a_model_is_none_of_it(model, checkpoint, monkeypatch):
+    (model / "a.bin").write_bytes(b"somebody else's")
+    start = Folder.start
+    monkeypatch.setattr(Folder, "start", lambda self, name, size: start(self, name if name != "a.bin" else "b", size))
+    assert_same(formats.read(model), checkpoint)
 
 
 def test_broken_tars(model, tmp_path):

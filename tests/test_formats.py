@@ -16,7 +16,7 @@ from checkpoints import SPECIALS, assert_same, make_word_checkpoint, read_datase
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import parse_config, read_native, read_vocabulary, write_native
-from elmokit.errors import FormatError, UnknownModel
+from elmokit.errors import FormatError, MismatchError, UnknownModel
 from elmokit.formats import allennlp
 
 SHAPES = {
@@ -124,7 +124,7 @@ def test_one_layer_models_of_bilm_tf(model):
     [
         ({"char_cnn.n_highway": ...}, lambda config: config.char_cnn.n_highway == 0),
         ({"char_cnn.n_characters": 262}, lambda config: config.char_cnn.n_characters == 262),
-        ({"char_cnn.n_characters": 261}, lambda config: config.char_cnn.n_characters == 261),
+        ({"char_cnn.n_characters": 261}, lambda config: config.char_cnn.n_characters == 262),
         ({"char_cnn.n_characters": ...}, lambda config: config.char_cnn.n_characters == 262),
         ({"lstm.n_layers": ...}, lambda config: config.lstm.n_layers == 1),
         ({"lstm.cell_clip": ..., "lstm.proj_clip": None}, lambda config: config.lstm.cell_clip is None),
@@ -283,6 +283,17 @@ def test_files_named_one_by_one(model):
     for options, weights in [("absent", "weights.hdf5"), ("options.json", "absent"), (".", "weights.hdf5")]:
         with pytest.raises(FormatError, match=r"absent|cannot be read \(Is a directory\)"):
             allennlp.read_pair(model / options, model / weights)
+
+
+def test_a_vocabulary_for_two_files(model, tmp_path):
+    files = {"path": model / "options.json", "weights": model / "weights.hdf5", "vocabulary": tmp_path / "vocab.txt"}
+    with pytest.raises(MismatchError, match="has no use: this model spells its words"):
+        formats.read(**files)
+    words = make_word_checkpoint(make_config().lstm, (*SPECIALS, "the", "cat"))
+    allennlp.write(words, tmp_path / "words")
+    (tmp_path / "words" / "vocab.txt").rename(tmp_path / "vocab.txt")
+    two = {**files, "path": tmp_path / "words" / "options.json", "weights": tmp_path / "words" / "weights.hdf5"}
+    assert_same(formats.read(**two), words)
 
 
 def test_a_model_without_characters(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,17 @@ def test_the_command_perplexity(run, model):
     assert math.isclose(lines[2]["forward"], one.forward, rel_tol=1e-6)
     _, out, _ = run("perplexity", "model", "-", "--json", stdin=b"")
     assert json.loads(out, parse_constant=pytest.fail)["mean"] is None  # NaN is no JSON
+
+
+def test_losses_beyond_all_numbers(run, checkpoint, tmp_path):
+    """A damaged head: perplexities without end are told, and JSON, which has no word for them, says null."""
+    arrays = {**checkpoint.arrays, "softmax.bias": checkpoint.arrays["softmax.bias"].copy()}
+    arrays["softmax.bias"][3] = 3000.0
+    write_native(replace(checkpoint, arrays=arrays), tmp_path / "damaged")
+    code, out, _ = run("perplexity", str(tmp_path / "damaged"), "-", stdin=b"b b\n")
+    assert (code, table(out)[0]["mean"]) == (0, "inf")
+    _, out, _ = run("perplexity", str(tmp_path / "damaged"), "-", "--json", stdin=b"b b\n")
+    assert json.loads(out, parse_constant=pytest.fail)["mean"] is None
 
 
 def test_the_command_score(run, model):

@@ -72,6 +72,15 @@ def test_cached_words_give_the_same_vectors(filters):
     np.testing.assert_array_equal(unknown, spelled)
 
 
+def test_cached_words_keep_the_precision_and_their_lines(tmp_path):
+    cached = Elmo(make_checkpoint(), precision="bfloat16").cached(["the"])
+    assert (cached.precision, cached.network.device.type) == ("bfloat16", "cpu")
+    broken = Elmo(make_checkpoint()).cached(["a\nb"])
+    with pytest.raises(MismatchError, match=r"the word 'a\\nb' has a line break"):
+        broken.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
 def test_many_words_are_cached():
     words = [f"w{i}" for i in range(5000)]
     elmo = Elmo(make_checkpoint())

@@ -118,6 +118,8 @@ def test_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff")))
     with pytest.raises(TextError, match="standard input, line 2, byte 1"):
         list(read_sentences("-"))
+    with pytest.raises(TextError, match="standard input is no Parquet file and has no column 'text'"):
+        list(read_sentences("-", column="text"))
 
 
 # ---------------------------------------------------------------- raw text

@@ -60,6 +60,16 @@ def test_8_bits_need_their_scales(packed, scale):
         read_native(packed)
 
 
+def test_a_scale_of_8_bits_is_none(packed):
+    arrays = load_file(packed / WEIGHTS)
+    scale = np.ones(5, np.int8)
+    save_file(
+        {**arrays, "softmax.weight.scale": scale, "softmax.weight.scale.scale": np.float32([1])}, packed / WEIGHTS
+    )
+    with pytest.raises(FormatError, match=r"'softmax\.weight' is of 8 bits: expected a matrix with"):
+        read_native(packed)
+
+
 def test_a_scale_without_8_bits_is_unknown(tmp_path):
     write_native(make_checkpoint(vocabulary=WORDS), tmp_path / "model")
     arrays = load_file(tmp_path / "model" / WEIGHTS)

@@ -337,6 +337,43 @@ def test_a_shape_without_characters_has_none_to_list(text, tmp_path):
         train(replace(make_settings(text, unit="characters"), config=config), tmp_path / "out")
 
 
+def test_a_shape_that_is_not_for_training(text, tmp_path):
+    config = make_config()
+    marked = config.model_copy(update={"marks": ["<bos>", "<eos>", "<oov>"]})
+    with pytest.raises(MismatchError, match="not trained with the options marks of its shape"):
+        train(replace(make_settings(text), config=marked), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [{"dropout": 1.0}, {"dropout": math.nan}, {"samples": 0}, {"warmup": -1}, {"seed": -1}, {"learning_rate": 0}],
+)
+def test_a_recipe_with_which_nothing_can_be_trained(number):
+    with pytest.raises(MismatchError, match=rf"{next(iter(number))}: expected .*, found"):
+        Recipe(**number)
+
+
+@pytest.mark.parametrize("count", ["evaluate_every", "save_every", "evaluate_places", "patience", "min_count"])
+def test_counts_with_which_nothing_can_be_done(text, count):
+    with pytest.raises(MismatchError, match=rf"{count}: expected [01] or more, found -1"):
+        make_settings(text, **{count: -1})
+
+
+def test_a_script_whose_processes_run_it_again(tmp_path):
+    """Nothing is written by them, and what is wrong is said."""
+    (tmp_path / "text.txt").write_text(make_text(600))
+    (tmp_path / "script.py").write_text(
+        "from elmokit.train import corpus, run\nfrom elmokit.train.recipe import PRESETS, Recipe\n"
+        "from elmokit.train.settings import Settings\n"
+        "corpus.BLOCK_TOKENS = 500\n"
+        "run.train(Settings(['text.txt'], PRESETS['tiny'], Recipe(epochs=0), processes=2), 'out', progress=False)\n"
+    )
+    ended = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert 'a script of your own with the call under  if __name__ == "__main__":' in ended.stderr
+    assert not list((tmp_path / "out").glob("training/settings.json"))
+
+
 def test_text_that_is_all_held_out_is_refused(text, tmp_path):
     with pytest.raises(TextError, match="nearly all sentences"):
         train(make_settings(text, heldout=str(text)), tmp_path / "out")

@@ -42,7 +42,7 @@ from elmokit.config import Lstm as Lstm
 from elmokit.config import Shape as Shape
 from elmokit.config import network_shapes as network_shapes
 from elmokit.config import parse_config as parse_config
-from elmokit.errors import FormatError, OutputError, expect_path
+from elmokit.errors import FormatError, MismatchError, OutputError, expect_path
 from elmokit.stored import StoredDtype, read_arrays, stored_arrays
 from elmokit.text import CodePointSpeller, LexiconSpeller, Speller, Utf8Speller, WordAndCharacterSpeller
 
@@ -272,6 +272,9 @@ def write_vocabulary(words: tuple[str, ...], path: Path) -> None:
 
 
 def _spelled_lines(words: tuple[str, ...]) -> bytes:
+    broken = next((word for word in words if "\n" in word or word.endswith("\r")), None)
+    if broken is not None:
+        raise MismatchError(f"the word {broken!r} has a line break, and a list of words has one a line; leave it out")
     return "".join(f"{word}\n" for word in words).encode("utf-8")
 
 

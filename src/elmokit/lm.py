@@ -199,7 +199,7 @@ class LanguageModel:
             return self.elmo.network.zero_state(1)
         if self.elmo.warm_state is None:
             raise MismatchError("this model stores no warmed state; take state fresh, or a model made with Elmo.warm")
-        return self.elmo.warm_state
+        return self.elmo.warm_state.to(self.elmo.network.device)
 
     def _score_carried(self, batch: list[Sentence], carry: Carry) -> list[Scores]:
         order = sorted(range(len(batch)), key=lambda i: -len(batch[i]))
@@ -257,4 +257,12 @@ def perplexity_of(scores: Iterable[Scores]) -> Perplexity:
         places, unknown = places + len(score.forward), unknown + score.unknown
     if not places:
         return Perplexity(math.nan, math.nan, 0, 0)
-    return Perplexity(math.exp(forward / places), math.exp(backward / places), places, unknown)
+    return Perplexity(exp_of_loss(forward / places), exp_of_loss(backward / places), places, unknown)
+
+
+def exp_of_loss(loss: float) -> float:
+    """Return the perplexity of a mean loss (nats), infinite where it is beyond all numbers."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

@@ -70,6 +70,7 @@ class Elmo:
         self.source = source.source
         self.speller: Speller = source.speller()
         expect_one_of(_PRECISIONS, precision, "precision")
+        self.precision: Precision = precision
         self.network = BiLM.from_arrays(source.config, source.arrays).to(_device(device), _PRECISIONS[precision]).eval()
         self.network.requires_grad_(False)  # it does not learn here, so that its weights can be packed
         # What the network does not compute with: the softmax head, trained mixes.
@@ -179,7 +180,8 @@ class Elmo:
         arrays = {name: a for name, a in self.checkpoint().arrays.items() if name.startswith(kept)}
         config = self.config.model_copy(update={"char_cnn": None, "word_embed": None})
         vectors = as_array(encode(self.network, self.speller, words))
-        return Elmo(Checkpoint(config, {"embedding": vectors, **arrays}, words, source=self.source))
+        found = Checkpoint(config, {"embedding": vectors, **arrays}, words, source=self.source)
+        return Elmo(found, device=str(self.network.device), precision=self.precision)
 
     def checkpoint(self) -> Checkpoint:
         """Return the model as plain data."""

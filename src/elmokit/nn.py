@@ -123,8 +123,9 @@ class ElmoEmbedding(nn.Module):
     def to_elmo(self) -> Elmo:
         """Return a model for `embed` and `save`, with the network as it is now and the mixes as `Elmo.mixes`.
 
-        A softmax head and a warmed state of the model that this was made of are left out: they belong to its weights.
-        Raises `MismatchError` where the mixes normalise the layers, which those of a model do not.
+        It is on the CPU, in float32. A softmax head and a warmed state of the model that this was made of are left out:
+        they belong to its weights. Raises `MismatchError` where the mixes normalise the layers, as those of a model do
+        not.
         """
         if any(mix.layer_norm for mix in self.mixes):
             raise MismatchError("mixes with layer_norm cannot be kept in a model; save the state_dict of this module")

@@ -154,12 +154,10 @@ def read_items(path: str | Path, *, column: str | None = None) -> Iterator[Item]
     FASTA: each residue is a token, in upper case, without the "*" of the end. Parquet: the column named `column`, else
     the only one of strings (or lists of strings), else one called text, sentence or tokens; a missing value is empty.
     """
-    if str(path) == "-":
-        return read_lines(path)
     if is_parquet(path):
         return _read_parquet(Path(path), column)
     if column is not None:
-        raise TextError(f"{path} is no Parquet file and has no column {column!r}; leave the column out")
+        raise TextError(f"{_name(path)} is no Parquet file and has no column {column!r}; leave the column out")
     return _read_fasta(path) if file_kind(path) in _FASTA else read_lines(path)
 
 

@@ -75,7 +75,7 @@ def _selector(layers: Layers, n_layers: int) -> Callable[[Tensor], Tensor]:
         raise MismatchError(f"layers: expected finite weights, found {weights.tolist()}")
     if len(weights) != n_layers:
         raise MismatchError(f"expected {n_layers} layer weights, one a layer, found {len(weights)}")
-    return lambda stack: torch.tensordot(weights, stack, dims=1)
+    return lambda stack: torch.tensordot(weights.to(stack.device), stack, dims=1)
 
 
 _NAMED: dict[str, Callable[[Tensor], Tensor]] = {

@@ -59,17 +59,19 @@ def read_arrays(path: Path, *, check: Callable[[Shapes], None]) -> dict[str, NDA
         with safe_open(path, framework="numpy") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             scaled = {name for name, part in parts.items() if part.get_dtype() == "I8"}
-            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
+            stored = {name: tuple(part.get_shape()) for name, part in parts.items()}
             for name, part in parts.items():
                 if part.get_dtype() not in ("F16", "F32", "F64") and name not in scaled:
                     raise FormatError(f"{path}: array {name!r}: expected F16, F32 or F64, found {part.get_dtype()}")
-            for name in scaled:
-                found, expected = shapes.pop(name + _SCALE, None), shapes[name][:1]
-                if len(shapes[name]) != 2 or found != expected:
+            scales = {name + _SCALE for name in scaled}
+            for name in sorted(scaled):
+                found, expected = stored.get(name + _SCALE), stored[name][:1]
+                if len(stored[name]) != 2 or found != expected or name + _SCALE in scaled:
                     raise FormatError(
                         f"{path}: array {name!r} is of 8 bits: expected a matrix with {name + _SCALE!r}, one number "
-                        f"for each of its rows; found {shapes[name]} and {found or 'none'}"
+                        f"for each of its rows; found {stored[name]} and {found or 'none'}"
                     )
+            shapes = {name: shape for name, shape in stored.items() if name not in scales}
             check(shapes)
             return {name: _read(file, name, scaled=name in scaled) for name in shapes}
     except (SafetensorError, OSError) as error:

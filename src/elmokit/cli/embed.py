@@ -106,7 +106,7 @@ def embed(
 
         # With --ray the device is that of the workers.
         elmo = load_model(model, weights, vocabulary, threads, device="cpu" if ray else device, precision=precision)
-        elmo = _warmed(elmo, warm_up, tokenize=tokenize, symbols=symbols)
+        elmo = _warmed(elmo, warm_up, tokenize=tokenize, symbols=symbols, column=column)
         options |= {"elmo": elmo, "layers": _layers(elmo, all_layers=all_layers, top=top, mix=mix)}
         if ray:
             on: dict[str, Any] = {"address": ray, "workers": workers, "threads": threads or 1, "device": device}
@@ -142,7 +142,10 @@ def _layers(elmo: Elmo, *, all_layers: bool, top: bool, mix: bool) -> Layers:
     return layer_weights(elmo, "mix") if mix else "all" if all_layers else "top" if top else "average"
 
 
-def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool, symbols: bool) -> Elmo:
-    from elmokit.reading import read_sentences
+def _warmed(model: Elmo, warm_up: str | None, *, tokenize: bool, symbols: bool, column: str | None) -> Elmo:
+    from elmokit.reading import is_parquet, read_sentences
 
-    return model.warm(read_sentences(warm_up, tokenize=tokenize, symbols=symbols)) if warm_up else model
+    if not warm_up:
+        return model
+    column = column if is_parquet(warm_up) else None  # it may be of TEXT alone
+    return model.warm(read_sentences(warm_up, tokenize=tokenize, symbols=symbols, column=column))

@@ -29,8 +29,8 @@ from elmokit.formats.allennlp import read_token_cache
 from elmokit.network import BiLM, Mix, State
 from elmokit.padded import batch_of_ids, blank_word, pad
 from elmokit.reading import read_sentences
-from elmokit.sinks.hdf5 import Hdf5Sink
-from elmokit.sinks.spec import Spec, finished
+from elmokit.sinks.hdf5 import whole_file
+from elmokit.sinks.spec import Spec
 from elmokit.text import (
     BEGIN_SENTENCE,
     BEGIN_SENTENCE_ID,
@@ -307,8 +307,8 @@ def dump_bilm_embeddings(
     model = BidirectionalLanguageModel(options_file, weight_file)
     batcher = Batcher(vocab_file, model.max_characters)
     config = model.network.config
-    sink = Hdf5Sink(Path(outfile), Spec(config.dim, config.lstm.n_layers + 1, forget_sentences=True))
-    with finished(sink):
+    spec = Spec(config.dim, config.lstm.n_layers + 1, forget_sentences=True)
+    with whole_file(Path(outfile), spec) as sink:
         for number, sentence in enumerate(read_sentences(dataset_file)):
             sink.write(number, sentence, model(batcher.batch_sentences([sentence]))["lm_embeddings"][0])
 

@@ -21,6 +21,7 @@ from elmokit import formats
 from elmokit.catalog import locate
 from elmokit.errors import MismatchError
 from elmokit.model import Carry, Elmo
+from elmokit.network import as_array
 from elmokit.padded import blank_word
 
 Array: TypeAlias = NDArray[np.float32]
@@ -130,7 +131,7 @@ def outputs_of(elmo: Elmo, shares_L: NDArray[np.float32], stacks: Sequence[Array
 def _padded(elmo: Elmo, stacks: Sequence[Array], T: int) -> Array:
     """Put (L, T, D) arrays into one (L, B, T, D): beyond a sentence's end only layer 0 is not zero."""
     padded = np.zeros((elmo.n_layers, len(stacks), T, elmo.dim), np.float32)
-    padded[0] = np.tile(blank_word(elmo.network).cpu().numpy(), 2)
+    padded[0] = np.tile(as_array(blank_word(elmo.network)), 2)
     for b, stack in enumerate(stacks):
         padded[:, b, : stack.shape[1]] = stack
     return padded

@@ -47,12 +47,12 @@ def read(
     `UnknownModel` where nothing is there, `FormatError` where what is there is not a model.
     """
     if weights:
-        found = allennlp.read_pair(path, weights, vocabulary=vocabulary)
+        found = allennlp.read_pair(path, weights)
     else:
         with open_files(path) as files:
             found = read_files(files)
     if not softmax:
-        return _with_words(found, vocabulary) if vocabulary and not weights else found
+        return _with_words(found, vocabulary) if vocabulary else found
     if not vocabulary:
         raise MismatchError(f"the head {softmax} needs the list of its words; name it as the vocabulary")
     arrays = head.read(softmax, found.config, where=str(softmax))

@@ -75,14 +75,10 @@ def _with_head(found: Checkpoint, head: str, files: Files) -> Checkpoint:
     return softmax.attach(found, arrays, words, where=files.named(head))
 
 
-def read_pair(options: str | Path, weights: str | Path, *, vocabulary: str | Path | None = None) -> Checkpoint:
-    """Read options.json and the HDF5 weights of the same model, named one by one.
-
-    `vocabulary` (one word a line) is needed only by models without characters.
-    """
+def read_pair(options: str | Path, weights: str | Path) -> Checkpoint:
+    """Read options.json and the HDF5 weights of the same model, named one by one, without the words of a table."""
     config = parse_options(read_bytes(options), where=str(options))
-    words = read_vocabulary(vocabulary) if vocabulary and not config.char_cnn else None
-    return read_weights(weights, config, words=words, where=str(weights))
+    return read_weights(weights, config, words=None, where=str(weights))
 
 
 def read_weights(
@@ -126,7 +122,9 @@ def parse_options(content: bytes, *, where: str) -> Config:
     config = parse_config(options, where=where)
     if later := config.later_options:
         raise FormatError(f"{where}: option {later[0]!r} is not one of AllenNLP and bilm-tf; it is not understood")
-    return config
+    # Training counts 261 characters and embedding the padding too, and refuses the other: it is one network.
+    cnn = config.char_cnn and config.char_cnn.model_copy(update={"n_characters": 262})
+    return config.model_copy(update={"char_cnn": cnn})
 
 
 def write(checkpoint: Checkpoint, folder: str | Path) -> None:
@@ -182,8 +180,14 @@ def _describes_network(files: Files, name: str) -> bool:
 
 
 def _hdf5_among(files: Files) -> list[str]:
-    found = [name for name in sorted(files.sizes) if files.start(name, len(_HDF5)) == _HDF5]
+    found = [name for name in sorted(files.sizes) if _is_hdf5(files, name)]
     return outermost(found or files.find("*.hdf5", "*.h5"))
+
+
+def _is_hdf5(files: Files, name: str) -> bool:
+    with suppress(FormatError):  # a file that may not be read is none of the model's, or is missed later
+        return files.start(name, len(_HDF5)) == _HDF5
+    return False
 
 
 def _one_options(files: Files) -> str:

@@ -78,15 +78,21 @@ def _config(files: Files, shapes: Mapping[str, Shape], where: str) -> Config:
     no other skip connections and no other words than of 50 symbols.
     """
     for name in files.find("*"):
-        if files.sizes[name] < 1 << 16 and name.rsplit("/", 1)[-1] != "config.json":
-            with suppress(FormatError):
-                options = read_json(files.read(name), where=name)
-                if isinstance(options, dict) and "lstm" in options and "char_cnn" in options:
-                    return allennlp.parse_options(files.read(name), where=files.named(name))
+        if _describes_network(files, name):
+            return allennlp.parse_options(files.read(name), where=files.named(name))
     try:
         return _config_of_tensors(shapes)
     except (KeyError, ValueError):
         raise FormatError(f"{where}: its tensors are not those of an ELMo of AllenNLP") from None
+
+
+def _describes_network(files: Files, name: str) -> bool:
+    if files.sizes[name] >= 1 << 16 or name.rsplit("/", 1)[-1] == "config.json":
+        return False
+    with suppress(FormatError):
+        options = read_json(files.read(name), where=name)
+        return isinstance(options, dict) and "lstm" in options and "char_cnn" in options
+    return False
 
 
 def _config_of_tensors(shapes: Mapping[str, Shape]) -> Config:

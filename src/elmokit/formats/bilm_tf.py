@@ -168,7 +168,7 @@ def _step(index: str) -> tuple[int, str]:
 
 
 def _read_options(files: Files) -> Config:
-    """Read options.json, which training left with its count of 261 characters; embedding counts the padding too."""
+    """Read options.json, which training left beside the checkpoint."""
     found = outermost(files.find("options.json") or files.find("*options*.json"))
     if len(found) != 1:
         names = str(found)[:200] if found else "none"
@@ -176,9 +176,7 @@ def _read_options(files: Files) -> Config:
             f"{files.where}: expected one options.json, found {names}; where a model clips and whether its layers are "
             "added is not in a TensorFlow checkpoint, so put the file that its training wrote beside it"
         )
-    config = allennlp.parse_options(files.read(found[0], limit=_MAX_NOTE), where=files.named(found[0]))
-    cnn = config.char_cnn and config.char_cnn.model_copy(update={"n_characters": 262})
-    return config.model_copy(update={"char_cnn": cnn})
+    return allennlp.parse_options(files.read(found[0], limit=_MAX_NOTE), where=files.named(found[0]))
 
 
 # ---------------------------------------------------------------- the table

@@ -6,6 +6,7 @@ links are not followed, and what claims to be far larger than the archive is ref
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import tarfile
@@ -20,8 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, TypeVar
 
 from elmokit.checkpoint import CONFIG
-from elmokit.errors import FormatError, UnknownModel, expect_path
-from elmokit.formats.unpacking import unpacked
+from elmokit.errors import ElmoError, FormatError, OutputError, UnknownModel, expect_path
+from elmokit.formats.unpacking import is_packed, unpacked
 
 Item = TypeVar("Item")
 
@@ -293,15 +294,18 @@ def open_files(path: str | Path) -> Iterator[Files]:
 @contextmanager
 def _open_archive(path: Path) -> Iterator[Files]:
     try:
-        if zipfile.is_zipfile(path):
+        if _is_zip(path):
             with zipfile.ZipFile(path) as archive:
                 yield ZipArchive(archive, path)
         else:
             with _plain_tar(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 yield TarArchive(archive, path)
-    except FormatError:
+    except ElmoError:
         raise
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            folder = tempfile.gettempdir()
+            raise OutputError(f"{path} is unpacked in {folder}, which has no room for it; set TMPDIR") from None
         raise FormatError(f"{path} is not a whole archive ({str(error)[:120]}); copy or fetch it again") from None
 
 
@@ -309,15 +313,30 @@ _BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError, OSError,
 )  # fmt: skip
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _is_zip(path: Path) -> bool:
+    """Tell a zip from a tar in whose last member there is one: a zip is told by its end, a tar by its beginning."""
+    start = _start_of(path)
+    return not is_packed(start) and not _is_tar(start) and zipfile.is_zipfile(path)
+
+
+def _is_tar(start: bytes) -> bool:
+    return start[257:262] == b"ustar"
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
 
 
 @contextmanager
 def _plain_tar(path: Path) -> Iterator[BinaryIO]:
     """Open a tar, unpacked to a nameless temporary file if it is compressed: members are read in any order."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    start = _start_of(path)
     blocks = unpacked(path, start)
-    if blocks is None and start[257:262] != b"ustar":
+    if blocks is None and not _is_tar(start):
         raise FormatError(f"{path} is neither a model folder nor an archive (.zip, .tar.gz); name the model's folder")
     if blocks is None:
         with path.open("rb") as file:

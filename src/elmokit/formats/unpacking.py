@@ -24,6 +24,11 @@ def unpacked(path: Path, start: bytes) -> Iterator[bytes] | None:
     return unpack(path) if unpack else None
 
 
+def is_packed(start: bytes) -> bool:
+    """Tell by its first bytes whether a file is packed."""
+    return start.startswith(tuple(_PACKERS))
+
+
 def _read(opener: Callable[[Path], Any], path: Path) -> Iterator[bytes]:
     with opener(path) as packed:
         while block := packed.read(_BLOCK):

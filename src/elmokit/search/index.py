@@ -73,7 +73,8 @@ class Index:
             name = f" {self.settings.model_name}" if self.settings.model_name else ""
             raise MismatchError(
                 f"the index {self.address} was made with another model{name} (fingerprint {self.settings.model[:12]}, "
-                f"found {elmo.fingerprint[:12]}); open it with that model, or make another index"
+                f"found {elmo.fingerprint[:12]}); open it with that model, in the "
+                "precision that it had then, or make another index"
             )
 
     @classmethod

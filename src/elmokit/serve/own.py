@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from starlette.responses import Response
 
-from elmokit.lm import Scores
+from elmokit.lm import Scores, exp_of_loss
 from elmokit.serve import encoding
 from elmokit.serve.fields import Items, Strict, expected
 from elmokit.serve.service import Served, Service
@@ -263,9 +263,5 @@ def _perplexities(scores: Sequence[Scores]) -> dict[str, float | None]:
 
 def _perplexity(logs: Sequence[float]) -> float | None:
     """Return exp of the mean loss of log-probabilities (nats); None for none, or where it is beyond all numbers."""
-    if not len(logs):
-        return None
-    try:
-        return math.exp(-sum(logs) / len(logs))
-    except OverflowError:
-        return None
+    found = exp_of_loss(-sum(logs) / len(logs)) if len(logs) else math.nan
+    return found if math.isfinite(found) else None

@@ -11,8 +11,8 @@ import errno
 import json
 import os
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from h5py import h5d, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from elmokit.errors import OutputError
-from elmokit.sinks.spec import Array, SentenceKeys, Spec
+from elmokit.sinks.spec import Array, SentenceKeys, Spec, finished
 
 INDEX = "sentence_to_index"
 JSON_LIMIT = 2**32 - 1  # HDF5 counts the bytes of a variable-length string in 32 bits
@@ -87,6 +87,19 @@ class Hdf5Sink:
         """Let go of the file without ending it."""
         with suppress(OSError, RuntimeError):
             self._room.close()
+
+
+@contextmanager
+def whole_file(path: Path, spec: Spec) -> Iterator[Hdf5Sink]:
+    """Write a file beside its place and move it there when it is whole; what was there stays until then."""
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        sink = Hdf5Sink(unfinished, spec)
+        with finished(sink):
+            yield sink
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class _Room:

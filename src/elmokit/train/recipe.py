@@ -96,6 +96,11 @@ class Recipe:
                 raise MismatchError(f"{name}: expected a positive number, found {getattr(self, name)}")
         if not 0 <= self.epochs <= _MOST_EPOCHS:
             raise MismatchError(f"epochs: expected a number from 0 to {_MOST_EPOCHS:,}, found {self.epochs:g}")
+        for name, least in {"samples": 1, "warmup": 0, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise MismatchError(f"{name}: expected {least} or more, found {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise MismatchError(f"dropout: expected a number from 0 to below 1, found {self.dropout}")
         if not 0 <= self.head_share <= 1:
             raise MismatchError(f"head_share: expected a number from 0 to 1, found {self.head_share}")
         if self.batch_size % self.accumulate:

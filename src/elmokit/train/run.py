@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import signal
 import sys
 import threading
@@ -52,7 +53,15 @@ def train(settings: Settings, out: str | Path, *, start: Checkpoint | None = Non
     `start`: the model named by `settings.start`, to go on from. Under `torchrun` every process calls this; started anew
     by it, the run goes on. Raises `OutputError` where a run has been started already, `TextError` for texts that cannot
     be used, `MismatchError` for settings that do not fit together.
+
+    A script calls this under `if __name__ == "__main__":`, for the processes that split the text import the script.
     """
+    if getattr(
+        multiprocessing.current_process(), "_inheriting", False
+    ):  # one of them, importing a script that does not
+        raise MismatchError(
+            'a run was started where a script is imported; put the call under  if __name__ == "__main__":'
+        )
     expect(Settings, settings, "settings", "Settings")
     expect(Config, settings.config, "settings.config", "a Config")
     expect(Recipe, settings.recipe, "settings.recipe", "a Recipe")
@@ -139,6 +148,10 @@ def _check(settings: Settings, start: Checkpoint | None) -> None:
         raise MismatchError("an adaptive softmax has fewer values for rare words and cannot be tied; take another one")
     if start is not None:
         _check_start(settings, start)
+    elif later := settings.config.later_options:
+        raise MismatchError(
+            f"a new model is not trained with the options {', '.join(later)} of its shape; leave them out"
+        )
     elif settings.unit == "characters" and settings.config.char_cnn is None:
         raise MismatchError("the shape has no characters (char_cnn), which --unit characters needs; leave --unit out")
 

@@ -6,11 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from elmokit.config import Config, parse_config
-from elmokit.errors import FormatError
+from elmokit.errors import FormatError, MismatchError
 from elmokit.train.recipe import Recipe
 
 # What a word is spelled with: UTF-8 bytes, the characters that the text holds, or nothing (a table of words).
 Unit = Literal["bytes", "characters", "words"]
+_LEAST = {
+    "min_count": 1, "max_vocab": 1, "evaluate_every": 1, "evaluate_places": 0, "save_every": 1, "patience": 0,
+    "processes": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class Settings:
     processes: int = 0
     tensorboard: bool = False
     new_head: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `MismatchError` for counts that nothing can be done with."""
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise MismatchError(f"{name}: expected {least} or more, found {getattr(self, name)}")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

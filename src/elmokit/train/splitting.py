@@ -126,7 +126,8 @@ def _parts(texts: Iterator[list[Any]], splitting: Splitting, processes: int) -> 
                 yield future.result()
     except BrokenProcessPool:
         raise TextError(
-            "a process that reads the text was killed, perhaps for want of memory; start again with fewer --processes"
+            "a process that reads the text was killed, perhaps for want of memory; start again with fewer --processes, "
+            'and a script of your own with the call under  if __name__ == "__main__":'
         ) from None
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from elmokit.compat.allennlp.elmo import Source, _ElmoBiLm, batch_to_ids, remove_sentence_boundaries
 from elmokit.errors import MismatchError, TextError
-from elmokit.sinks.hdf5 import Hdf5Sink
-from elmokit.sinks.spec import Array, Spec, finished
+from elmokit.sinks.hdf5 import whole_file
+from elmokit.sinks.spec import Array, Spec
 
 _PUBLISHED = "https://s3-us-west-2.amazonaws.com/allennlp/models/elmo/2x4096_512_2048cnn_2xhighway/"
 DEFAULT_OPTIONS_FILE = _PUBLISHED + "elmo_2x4096_512_2048cnn_2xhighway_options.json"
@@ -97,8 +97,7 @@ class ElmoEmbedder:
         layers = self.elmo_bilm.num_layers if output_format == "all" else None
         width = self.elmo_bilm.get_output_dim()
         spec = Spec(width, layers, sentence_keys=use_sentence_keys, forget_sentences=forget_sentences)
-        sink = Hdf5Sink(Path(output_file_path), spec)
-        with finished(sink):
+        with whole_file(Path(output_file_path), spec) as sink:
             for number, array in enumerate(self.embed_sentences(map(str.split, lines), batch_size)):
                 sink.write(number, [lines[number]], select(array))
 
