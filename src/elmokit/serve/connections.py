@@ -18,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Bytes that may come of a request's headers, or of what stands between or behind the pieces of its body.
 _MOST = 1 << 16
-_UPGRADE = re.compile(rb"\r\nUpgrade:", re.IGNORECASE)
+_OFFER = b"\r\nupgrade:"
+_UPGRADE = re.compile(_OFFER, re.IGNORECASE)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -33,6 +34,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes of replies that waited at the last look
+        self._held = b""  # the beginning of what may be an offer of another protocol
         self._in_body = False
         self._advanced = False  # whether what came last began a request, ended its headers or brought some of its body
         self._between = 0  # bytes since then
@@ -46,7 +48,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, if it is not without end."""
         self._advanced = False
-        super().data_received(data if self._in_body else _without_upgrade(data))
+        super().data_received(data if self._in_body else self._without_upgrade(data))
         self._between = 0 if self._advanced else self._between + len(data)
         if self._between > _MOST:
             self.transport.close()
@@ -83,6 +85,12 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._look.cancel()
         super().connection_lost(exc)
 
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """Give the header with an offer of another protocol another name, as long as its own: no length may change."""
+        headers, end, rest = (self._held + data).partition(b"\r\n\r\n")
+        self._held = b"" if end else _begun_upgrade(headers)
+        return _UPGRADE.sub(b"\r\nIgnored:", headers.removesuffix(self._held)) + end + rest
+
     def _start(self) -> None:
         self._stop()
         self._deadline = self.loop.call_later(self._header_timeout, self._end)
@@ -107,7 +115,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._look = self.loop.call_later(self._reply_timeout, self._look_at_reply)
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """Give the header with an offer of another protocol another name, as long as its own: no length may change."""
-    headers, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nIgnored:", headers) + end + rest
+def _begun_upgrade(headers: bytes) -> bytes:
+    """Return the end of what has come of the headers, if the name of that header begins with it."""
+    lengths = range(len(_OFFER) - 1, 0, -1)
+    return next((headers[-n:] for n in lengths if headers[-n:].lower() == _OFFER[:n]), b"")
