@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from elmokit import cli
 from elmokit.checkpoint import CharCNN, Checkpoint, Config, Embedding, Lstm, network_shapes
@@ -21,6 +22,11 @@ SHARED = Path(os.environ.get("ELMOKIT_SHARED", Path(__file__).parents[2] / "shar
 ORACLES = SHARED / "oracles"
 
 torch.set_num_threads(1)
+settings.register_profile("elmokit", deadline=None)  # an example that imports or compiles something takes longer
+settings.load_profile("elmokit")
+for _name in list(os.environ):  # what this machine is set up for is not what is tested
+    if _name.lower().endswith("_proxy") or _name.startswith(("HF_", "ELMO_")):
+        del os.environ[_name]
 
 
 # Variants of the compiled library that this processor runs, with the types that each is tested in.

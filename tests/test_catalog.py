@@ -23,8 +23,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import make_checkpoint
 from elmokit import catalog, download
 from elmokit.errors import DownloadError, UnknownModel
+from elmokit.formats.allennlp import write
+from elmokit.model import load
 
 WEIGHTS = b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 400  # 102,408 bytes
 OPTIONS = b'{"lstm": {}}'
@@ -681,3 +684,18 @@ def test_elmo_fetch_tells_what_is_wrong_in_one_line(tiny, run):
     assert (code, out) == (1, "")
     assert re.fullmatch(r"elmo: options.json cannot be fetched: .* answered 404 .*\n", err)
     assert run("fetch", "tinny")[2] == "elmo: there is no published model 'tinny'; the nearest names are tiny\n"
+
+
+def test_a_published_name_is_fetched_and_opened(server, publish, tmp_path):
+    """And nothing is fetched offline."""
+    write(make_checkpoint(), tmp_path / "model")
+    for name in ("options.json", "weights.hdf5"):
+        server.pages[f"/{name}"] = Page((tmp_path / "model" / name).read_bytes())
+    publish(options=described(server, "options.json", "options"), weights=described(server))
+    with pytest.raises(DownloadError, match="tiny has not been fetched yet; run  elmo fetch tiny"):
+        load("tiny", offline=True)
+    assert not server.asked
+    assert load("tiny").fingerprint == load(tmp_path / "model").fingerprint
+    asked = len(server.asked)
+    assert load("tiny", offline=True).fingerprint == load("tiny").fingerprint
+    assert len(server.asked) == asked

@@ -83,8 +83,16 @@ def test_gradients_of_a_layer(both):
     torch.testing.assert_close(found[1], found[0], atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_training(tmp_path, precision):
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-3), ("bfloat16", 0.05)])
+def test_training_learns_as_on_a_processor(tmp_path, precision, close):
     (tmp_path / "text.txt").write_text(make_text(600))
-    settings = make_settings(tmp_path / "text.txt", device=DEVICE, recipe={"precision": precision})
-    assert run.train(settings, tmp_path / "out", progress=False).finished
+    here, there = (
+        run.train(
+            make_settings(tmp_path / "text.txt", device=device, recipe={"precision": precision, "dropout": 0.0}),
+            tmp_path / device,
+            progress=False,
+        )
+        for device in ("cpu", DEVICE)
+    )
+    assert there.finished
+    assert abs(there.perplexity / here.perplexity - 1) < close

@@ -108,6 +108,24 @@ def test_substitutes_are_both_directions_together(checkpoint, model, sentence, p
         assert math.isclose(a.probability, b.probability, rel_tol=1e-5)
 
 
+@pytest.mark.parametrize("state", ["fresh", "warm"])
+def test_distributions_are_those_of_the_reference(checkpoint, model, state):
+    """Scores, substitutes and distributions are three views of them; from the warmed state they are others."""
+    warmed = LanguageModel(model.elmo.warm([["d", "d", "d"]]))
+    sentence = ["a", "b", "zz"]
+    forward, backward = (logs.numpy() for logs in warmed.distributions(sentence, state=state))
+    _, _, right_forward, right_backward = brute_force(checkpoint, sentence)
+    right = np.concatenate([right_forward[:3], right_backward[2::-1]])
+    distance = np.abs(np.concatenate([forward, backward]) - right).max()
+    assert distance < 1e-5 if state == "fresh" else distance > 1e-3
+    (scores,) = warmed.score([sentence], state=state)
+    rows = [3, 4, 2]
+    np.testing.assert_allclose(forward[range(3), rows], scores.forward[:3], atol=1e-5)
+    np.testing.assert_allclose(backward[range(3), rows], scores.backward[1:], atol=1e-5)
+    best, *_ = warmed.substitutes(sentence, 1, k=1, state=state)
+    assert math.isclose(math.log(best.forward), forward[1, WORDS.index(best.word)], rel_tol=1e-4)
+
+
 def test_an_adaptive_head_gives_probabilities_too(checkpoint):
     arrays = {name: a for name, a in checkpoint.arrays.items() if not name.startswith("softmax.")}
     generator = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from conftest import make_checkpoint
 from elmokit.errors import FormatError, MismatchError, MissingExtra, OutputError
-from elmokit.model import Elmo
+from elmokit.model import Elmo, load
 from elmokit.search import Changes, Condition, Hit, Index, settings_of, vectors
 from elmokit.search.pooling import Idf, Pooling, Whitening
 from elmokit.search.query import read_query
@@ -112,6 +112,36 @@ def test_uses_of_a_word_are_found_by_their_vectors_in_context(made, tiny_elmo):
     assert len(others) == len(uses) - 1
 
 
+def test_every_character_of_an_index_of_symbols_is_a_token(made):
+    index = made(symbols=True)
+    index.add("proteins", [list("MKT"), list("GAVL")])
+    assert index.search("MKT", exact=True)[0].text == "M K T"
+    assert [hit.text for hit in index.search("v", by="text")] == ["G A V L"]
+
+
+def test_an_index_of_vectors_from_the_warmed_state(made, place, tiny_elmo):
+    """Queries start from it too, and the index is not opened with a model that has another."""
+    warmed = tiny_elmo.warm([["the", "river"]])
+    with Index.create(place["address"], warmed, name=place["name"], state="warm", layers="top") as index:
+        index.add("s", [["old", "bank"], ["new", "cell"]])
+        vectors = [
+            unit(v) for v in warmed.embed([["old", "bank"], ["new", "cell"]], state="warm", layers="top", pool="mean")
+        ]
+        (first, second) = index.search(["old", "bank"], exact=True)
+        assert math.isclose(second.score, float(vectors[0] @ vectors[1]), abs_tol=2e-6)
+        assert math.isclose(first.score, 1, abs_tol=2e-6)
+    with pytest.raises(MismatchError, match="made with another model"):
+        Index.open(place["address"], tiny_elmo, name=place["name"])
+
+
+def test_an_index_remembers_the_name_of_its_model(place):
+    bundled = load()
+    with Index.create(place["address"], bundled, name=place["name"], model_name="bundled") as index:
+        index.add("s", [["old", "bank"]])
+    with Index.open(place["address"], name=place["name"]) as index:
+        assert index.search("old bank")[0].text == "old bank"
+
+
 def test_a_passage_is_one_row_of_all_its_sentences(made, tiny_elmo):
     index = made(unit="passage", pool="mean", layers="top")
     index.add("s", [[["old", "bank"], ["new", "cell", "phone"]], [["fish"]], []])
@@ -123,15 +153,26 @@ def test_a_passage_is_one_row_of_all_its_sentences(made, tiny_elmo):
     assert hits["s:1"].text == "old bank new cell phone"
 
 
+def has_graph(index):
+    """Whether the store has an index of the vectors, or compares with all of them."""
+    if index.address.startswith("postgresql"):
+        with index._store._run() as connection:
+            asked = "SELECT count(*) FROM pg_indexes WHERE indexname = %s"
+            return connection.execute(asked, [f"{index._store.name}_vector"]).fetchone()[0] == 1
+    return any("vector" in one.columns for one in index._store._table.list_indices())
+
+
 def test_the_graph_of_a_large_index_finds_what_is_near(made, monkeypatch):
     """With a small number for a large one. All are looked at where `effort` is large."""
     for module in ("lance", "postgres"):
-        if f"elmokit.search.{module}" in sys.modules:
-            monkeypatch.setattr(sys.modules[f"elmokit.search.{module}"], "_SMALL", 300)
+        with contextlib.suppress(MissingExtra):
+            monkeypatch.setattr(importlib.import_module(f"elmokit.search.{module}"), "_SMALL", 300)
     texts = [text for text in sentences(600, longest=12) if len(text) > 3]
     index = made(pool="mean", layers="average")
     index.add("s", texts)
+    assert not has_graph(index)
     index.optimize()
+    assert has_graph(index)
     index.add("late", texts[:5])  # not in the graph yet
     for text in texts[::50]:
         near = {hit.key for hit in index.search(text, count=10, effort=400)}

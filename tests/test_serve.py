@@ -318,6 +318,69 @@ def test_an_address_that_is_taken_is_one_sentence(tiny):
             run([tiny], Settings(port=port))
 
 
+def test_what_the_command_is_told_is_what_the_server_does(model_folder, monkeypatch):
+    """Each by its option and by its variable."""
+    options = {
+        "host": "::1",
+        "port": 1,
+        "api_key": "k",
+        "batch_tokens": 2,
+        "queue_tokens": 50_000,
+        "timeout": 3.5,
+        "drain": 4.0,
+    }
+    limits = {
+        "max_body": 5, "max_sentences": 6, "max_tokens": 7, "max_request_tokens": 8, "max_characters": 9,
+        "max_values": 10,
+    }  # fmt: skip
+    taken = []
+    monkeypatch.setattr("elmokit.serve.run", lambda hosted, settings, *, ready: taken.append(settings))
+    given = {**options, **limits, "cors_origin": "https://a.example"}
+    told = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    command(monkeypatch, str(model_folder), *told)
+    for name, value in {**given, "cors_origins": given["cors_origin"]}.items():
+        monkeypatch.setenv(f"ELMO_{name.upper()}", str(value))
+    command(monkeypatch, str(model_folder))
+    expected = Settings(
+        **options,
+        cors_origins=("https://a.example",),
+        limits=Limits(**{name.removeprefix("max_"): value for name, value in limits.items()}),
+    )
+    assert taken == [expected, expected]
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["elmo", "serve", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (None, 0)
+
+
+@pytest.mark.parametrize("host", ["::1", "0.0.0.0"])
+def test_other_addresses_to_listen_on(model_folder, host):
+    """Beyond this machine it answers to any name, as told; on this machine to its own names only."""
+    if host == "::1" and not (socket.has_ipv6 and can_bind("::1")):
+        pytest.skip("this machine has no IPv6")
+    process, line = start(model_folder, "--host", host, "--port", 0)
+    try:
+        port = line["address"].rsplit(":", 1)[1]
+        assert line["address"] == (f"http://[::1]:{port}" if host == "::1" else f"http://0.0.0.0:{port}")
+        near = f"http://{'[::1]' if host == '::1' else '127.0.0.1'}:{port}/v1/models"
+        assert send("GET", near).status_code == 200
+        elsewhere = send("GET", near, headers={"Host": "elmo.example"})
+        assert elsewhere.status_code == (403 if host == "::1" else 200)
+    finally:
+        end(process)
+
+
+def can_bind(host):
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def model_folder(tiny, tmp_path):
     tiny.elmo.save(tmp_path / "small")

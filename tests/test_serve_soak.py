@@ -22,5 +22,5 @@ def test_under_load_for_a_while(tmp_path, seconds):
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["answered"] > 20
-    assert report["gone_away"] + report["answered"] > 0
+    assert report["gone_away"] > 0
     assert (report["failed"], report["wrong"], report["grew"], report["exit_code"]) == (0, 0, False, 0)

@@ -374,6 +374,21 @@ def test_a_script_whose_processes_run_it_again(tmp_path):
     assert not list((tmp_path / "out").glob("training/settings.json"))
 
 
+def test_the_most_words_to_predict(text, tmp_path):
+    train(make_settings(text, max_vocab=6, recipe={"epochs": 0.1}), tmp_path / "out")
+    assert len(read_native(tmp_path / "out").vocabulary) == 6
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "is none; expected auto"), ("meta", "is not one that training knows"), ("cuda:99", "99|there is no cuda")],
+)
+def test_devices_that_are_not_there(text, tmp_path, device, message):
+    with pytest.raises(MismatchError, match=message):
+        train(make_settings(text, device=device), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_text_that_is_all_held_out_is_refused(text, tmp_path):
     with pytest.raises(TextError, match="nearly all sentences"):
         train(make_settings(text, heldout=str(text)), tmp_path / "out")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", ".nox", "build", "dist", "runs", "training", "__pycache__", ".*_cache", "*.so"
+    ".git", ".venv", ".nox", "build", "dist", "runs", "training", "__pycache__", ".*cache", ".hypothesis", "*.so"
 )
 
 
