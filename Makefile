@@ -14,7 +14,8 @@ OUT ?= runs/bundled-en
 NOX_ARGS ?=
 
 BIN = $(VENV)/bin
-SOURCES := $(shell find src -type f ! -name '*.pyc')
+# Folders too: they change when a file is taken away.
+SOURCES := $(shell find src ! -name '*.pyc' ! -name '__pycache__' ! -name '*.so')
 
 # A caller's PYTHONPATH could put another copy of the package before the installed one.
 unexport PYTHONPATH

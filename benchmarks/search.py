@@ -76,7 +76,7 @@ def begun(told: argparse.Namespace) -> dict[str, Any]:
     """Return the results so far, if they are of the same settings, or begin anew."""
     about = {
         "text": told.text.name,
-        "model": Path(told.model).name if told.model else "bundled",
+        "model": {"name": Path(told.model).name if told.model else "bundled", "sha256": load(told.model).fingerprint},
         "width": told.width,
         "questions": QUESTIONS,
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
@@ -106,6 +106,10 @@ def vectors(told: argparse.Namespace, count: int) -> NDArray[np.float32]:
     if not told.vectors.exists():
         np.save(told.vectors, np.concatenate(list(islice_rows(projected(told), count))))
     kept_ND = np.load(told.vectors, mmap_mode="r")
+    if kept_ND.shape[1] != told.width:
+        raise SystemExit(
+            f"{told.vectors} holds vectors of {kept_ND.shape[1]} numbers, expected {told.width}; delete it"
+        )
     if len(kept_ND) < count:
         raise SystemExit(
             f"{told.vectors} holds {len(kept_ND):,} vectors, expected {count:,}; delete it, or give more text"

@@ -77,9 +77,11 @@ def train(shape: Shape, folder: Path) -> None:
     if (folder / "training" / "log.jsonl").exists() and "mean" in entries(folder)[-1]:
         return
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-    subprocess.run([*command(shape, folder)], check=True)
-    seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
-    spent.write_text(f"{float(spent.read_text() if spent.exists() else 0) + seconds:.1f}\n")
+    try:
+        subprocess.run([*command(shape, folder)], check=True)
+    finally:
+        seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+        spent.write_text(f"{float(spent.read_text() if spent.exists() else 0) + seconds:.1f}\n")
 
 
 def command(shape: Shape, folder: Path) -> list[str]:

@@ -104,6 +104,7 @@ def run_peer(job: dict[str, Any], python: str, threads: int) -> dict[str, Any]:
     text = json.dumps(job, indent=1)
     if not (result.exists() and job_file.exists() and job_file.read_text(encoding="utf-8") == text):
         result.unlink(missing_ok=True)
+        (out / "bilm_tf.log").unlink(missing_ok=True)  # of another run, or of one that was stopped
         job_file.write_text(text, encoding="utf-8")
         # Its reader opens files in the locale's encoding, and it has no setting for threads: it counts the cores given.
         environment = os.environ | {"LC_ALL": "C.UTF-8", "PYTHONPATH": ""}

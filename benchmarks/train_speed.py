@@ -3,8 +3,9 @@
     python benchmarks/train_speed.py --peer-python peers/bilm-tf/bin/python --text train.txt --heldout valid.txt \
         --work WORK --preset tiny --threads 1
 
-Each side runs in a process of its own, twice in a round: with few updates and with more. The difference of both is what
-counts, so that starting, reading the text and building a graph do not.
+Each side runs in a process of its own. What counts is what comes between an early update and a late one, so that
+starting, reading the text and building a graph do not: by the log of elmokit, and for bilm-tf, whose log has no such
+clock, by the difference of a run with few updates and one with more.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def one_round(job: dict[str, Any], arguments: argparse.Namespace, number: int) -
 
     sides = {"bilm-tf": lambda: difference(run_peer, job, arguments)}
     for precision in arguments.precisions:
-        sides[f"elmokit, {precision}"] = lambda p=precision: run_elmokit(few, many, job, arguments, p)
+        sides[f"elmokit, {precision}"] = lambda p=precision: run_elmokit(many, job, arguments, p)
     order = list(sides) if number % 2 == 0 else list(reversed(sides))
     found = {name: sides[name]() for name in order}
     found = {name: found[name] for name in sides}
@@ -131,7 +132,7 @@ def run_peer(updates: int, job: dict[str, Any], arguments: argparse.Namespace) -
     return float(result["seconds"])
 
 
-def run_elmokit(few: int, many: int, job: dict[str, Any], arguments: argparse.Namespace, precision: str) -> float:
+def run_elmokit(many: int, job: dict[str, Any], arguments: argparse.Namespace, precision: str) -> float:
     """Return the seconds an update of `elmo train` takes, from its log."""
     out = arguments.work / "elmokit"
     shutil.rmtree(out, ignore_errors=True)

@@ -90,6 +90,7 @@ def read_all(folder: Path, name: str) -> Parts:
 def read_sms(folder: Path) -> Parts:
     """Read messages after their labels; the first line is a heading."""
     rows = (line.split("\t", 1) for line in lines(find(folder, "SMSSpamCollection")))
+    rows = dict.fromkeys(tuple(row) for row in rows)  # some messages stand there thirty times, in every part
     found = [(label, split_raw(text)) for label, text in rows if label in ("ham", "spam")]
     return in_parts([labelled(words, label) for label, words in found if words])
 

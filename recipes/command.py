@@ -149,15 +149,20 @@ def results_file(recipe: Recipe, told: argparse.Namespace) -> Path:
 
 def about(recipe: Recipe, told: argparse.Namespace, parts: Parts, elmo: Elmo) -> dict[str, Any]:
     """Return what decides about the numbers of all runs."""
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     settings = ("epochs", "patience", "updates", "batch_size", "rate", "characters")
     return {
         "recipe": recipe.name,
         "metric": recipe.metric,
-        "data": {**{name: len(part) for name, part in parts._asdict().items()}, "digest": digest},
+        "data": {**{name: len(part) for name, part in parts._asdict().items()}, "digest": digest(repr(parts).encode())},
         "fraction": told.fraction,
         "quick": told.quick,
         "model": {"name": told.model or "bundled", "fingerprint": elmo.fingerprint[:16]},
         "word vectors": told.vectors.name if told.vectors else "random at first, learned with the task",
+        "digest of word vectors": digest(told.vectors.read_bytes()) if told.vectors else None,
         "settings": {name: getattr(recipe, name) for name in settings},
     }
+
+
+def digest(content: bytes) -> str:
+    """Return what tells this content from any other."""
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -64,8 +64,10 @@ def main() -> None:
 
 def read_errors(folder: Path) -> dict[str, list[str]]:
     """Return the misspellings of each word: a line holds the word and what was written for it, of one word only."""
-    rows = (line.split() for line in lines(find(folder, "en.natural")))
-    return {word: [error for error in errors if error != word] for word, *errors in rows}
+    found: dict[str, dict[str, None]] = {}
+    for word, *errors in filter(None, map(str.split, lines(find(folder, "en.natural")))):
+        found.setdefault(word, {}).update(dict.fromkeys(error for error in errors if error != word))
+    return {word: list(errors) for word, errors in found.items() if errors}
 
 
 def misspelt(one: Example, errors: Mapping[str, Sequence[str]], share: float, seed: int) -> Example:
@@ -77,11 +79,11 @@ def misspelt(one: Example, errors: Mapping[str, Sequence[str]], share: float, se
 
 def _misspelt(word: str, errors: Mapping[str, Sequence[str]], share: float, generator: random.Random) -> str:
     drawn, choice = generator.random(), generator.random()  # the same for every share: more errors, none others
-    found = errors.get(word.lower())
+    found = errors.get(word) or errors.get(word.lower())
     if not found or drawn >= share:
         return word
     error = found[int(choice * len(found))]
-    return error.capitalize() if word[0].isupper() else error
+    return error[0].upper() + error[1:] if word[0].isupper() else error
 
 
 def changed(before: Sequence[Example], after: Sequence[Example]) -> float:

@@ -22,7 +22,7 @@ run() { # arguments of bash: recipes, each with its data set, one a line on stan
 }
 judge() { # pos, wsd or wic: what each layer knows
   local out=$results/judges/$1.json of_judges=()
-  [ -e "$out" ] && return
+  [ -e "$out" ] && return # of another model, what_elmo_adds.py says so
   for ((n = 2; n <= $#; n++)); do
     case ${!n} in
     --quick) of_judges+=(--quick) ;;

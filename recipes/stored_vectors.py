@@ -18,12 +18,14 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from command import arguments, read, told_plainly
+from command import about, arguments, read, told_plainly
 from numpy.typing import NDArray
 from parts_of_speech import POS
 from results import Results
 from torch import nn
 from trainer import Example
+
+from elmokit import load
 
 PARTS = ("train", "test")
 # All layers of all words, (L, M, D).
@@ -35,16 +37,13 @@ def main() -> None:
     told = arguments(__doc__).parse_args()
     torch.set_num_threads(told.threads)
     parts = read(POS, told)
-    folder = told.work / ("dumped-quick" if told.quick else "dumped")
+    made_with = about(POS, told, parts, load(told.model))
+    named = "recipe", "metric", "data", "quick", "model"
     results = Results(
         (told.results or told.work / "results") / "stored-vectors.json",
-        {
-            "recipe": "stored-vectors",
-            "metric": POS.metric,
-            "quick": told.quick,
-            "data": {p: len(getattr(parts, p)) for p in PARTS},
-        },
+        {name: made_with[name] for name in named} | {"recipe": "stored-vectors"},
     )
+    folder = told.work / f"dumped-{made_with['model']['fingerprint']}-{made_with['data']['digest']}"
     for ending, reader in (("hdf5", read_hdf5), ("parquet", read_parquet)):
         stacks = {p: reader(dump(getattr(parts, p), folder / f"{p}.{ending}", told.model)) for p in PARTS}
         for layer in range(len(stacks["train"])):

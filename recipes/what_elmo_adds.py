@@ -3,7 +3,7 @@
     python recipes/what_elmo_adds.py --results recipes/results
 
 The layer test comes from the judges, `benchmarks/quality/pos.py`, `wsd.py` and `wic.py`: from the folder `judges` of
-the results, else from those of the bundled model; what was found with another model than the recipes took is left out.
+the results, else from those of the bundled model, where they judged the model that the recipes took.
 A table whose results are not there stays as it is. Needs the extra `plot`.
 """
 
@@ -85,14 +85,15 @@ def main() -> None:
 
 def judges(found: Found, folder: Path) -> Found:
     """Return what the judges found of the model that the recipes took."""
-    folder = folder if folder.is_dir() else JUDGED
-    files = [folder / f"{name}.json" for name in JUDGES]
-    read = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()}
     taken = {one["about"]["model"]["fingerprint"] for one in found.values() if "model" in one["about"]}
-    of_others = [name for name, one in read.items() if one["model"]["sha256"][:16] not in taken]
-    if of_others:
-        print(f"left out, as of another model than the recipes': {', '.join(of_others)} in {folder}", file=sys.stderr)
-    return {name: one for name, one in read.items() if name not in of_others}
+    judged = {}
+    for file in (place / f"{name}.json" for place in (JUDGED, folder) for name in JUDGES):  # of two the later counts
+        one = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if one and one["model"]["sha256"][:16] in taken:
+            judged[file.stem] = one
+        elif one and file.parent == folder:
+            raise SystemExit(f"{file} is of another model than the recipes'; delete it and run the judge again")
+    return judged
 
 
 def tables(found: Found, judged: Found) -> dict[str, list[str]]:
@@ -159,9 +160,11 @@ def mix_lines(tasks: Found) -> list[str]:
     heads = [f"{where}, layer {n}" for where in ("input", "output") for n in range(n_layers)]
     rows = ["| task | " + " | ".join(heads) + " |", "|---" + "|--:" * len(heads) + "|"]
     for name, one in tasks.items():
-        learned = [mixes(one, "mix", "input"), mixes(one, "mix at the output", "output")]
-        cells = [f"{statistics.mean(values):.2f}" for place in learned for values in zip(*place, strict=True)]
-        rows.append("| " + " | ".join([NAMES[name], *cells, *[""] * (len(heads) - len(cells))]) + " |")
+        cells = [NAMES[name]]
+        for learned in (mixes(one, "mix", "input"), mixes(one, "mix at the output", "output")):
+            means = [f"{statistics.mean(values):.2f}" for values in zip(*learned, strict=True)]
+            cells += means or [""] * n_layers
+        rows.append("| " + " | ".join(cells) + " |")
     return rows
 
 
@@ -219,7 +222,8 @@ def layer_lines(judged: Found) -> list[str]:
     for place in dict.fromkeys(place for one in scores for place in one):
         cells = (f"{one[place]:.1f}" if place in one else "" for one in scores)
         lines.append("| " + " | ".join([*place, *cells]) + " |")
-    return lines
+    models = {f"{one['model']['name']} ({one['model']['sha256'][:8]})" for one in judged.values()}
+    return [*lines, "", f"Judged: {', '.join(sorted(models))}."]
 
 
 # ---------------------------------------------------------------- the pictures

@@ -92,6 +92,15 @@ def test_what_one_direction_explains():
     assert contextuality.explained(np.diag([3.0, 1.0])) == pytest.approx(0.9)
 
 
+def test_what_chance_explains_does_not_hang_on_a_draw():
+    random = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
+    random[:5] = 1.0  # what stands first in the text is no sample of it
+    found = contextuality.explained_by_chance(random, {5, 400})
+    draws = [contextuality.explained(random[5 + n : 10 + n]) for n in range(0, 350, 5)]
+    assert found[5] == pytest.approx(np.mean(draws), abs=0.03)
+    assert found[400] == pytest.approx(contextuality.explained(random))
+
+
 def test_statistics_of_words_without_context():
     """Uses of a word are equal, so self-similarity is 1 and one direction explains all of them."""
     system = table_of({"a": [1, 0], "b": [0, 1]})
@@ -161,6 +170,13 @@ def test_words_of_several_parts_are_cut():
     found = wsd.from_semcor(record)
     assert found.words == ['"', "New", "York", "grew"]
     assert [(use.word, use.start, use.end) for use in found.uses] == [(("new_york", "1"), 1, 3), (("grow", "2"), 3, 4)]
+
+
+def test_tokens_are_those_of_the_training_text():
+    """Dashes but not minus signs, the letters of an abbreviation together, quotation marks and brackets in ASCII."""
+    tokens = ["It", "-", "the", "U._S.", "won", "3", "-", "2", "\u201c", "-LRB-", "it\u2019s", "a", "b_c", "-"]
+    found = wsd.from_semcor({"tokens": tokens, "sense": [None] * len(tokens)})
+    assert " ".join(found.words) == "It -- the U.S. won 3 - 2 \" ( it's a b c --"
 
 
 def test_satellites_are_adjectives():

@@ -411,22 +411,36 @@ def test_a_sense_is_learned_from_the_word_alone(tiny_elmo, tmp_path):
     assert recipe.measure([one.right for one in parts.test], found) > 0.9
 
 
-def test_judges_of_another_model_are_left_out(tmp_path, capsys):
-    for name, digest in (("wsd", "a" * 64), ("wic", "b" * 64)):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"model": {"sha256": digest}, "systems": {}}))
-    found = {"ner": {"about": {"model": {"fingerprint": "a" * 16}}}, "stored-vectors": {"about": {}}}
-    assert list(what_elmo_adds.judges(found, tmp_path)) == ["wsd"]
-    assert "left out, as of another model than the recipes': wic" in capsys.readouterr().err
+def test_judges_of_another_model_do_not_count(tmp_path, monkeypatch):
+    """Those of the bundled model are left out, those that belong to the results end it."""
+    own, bundled = tmp_path / "own", tmp_path / "bundled"
+    monkeypatch.setattr(what_elmo_adds, "JUDGED", bundled)
+    for folder, name, digest in (
+        (own, "wsd", "a"),
+        (bundled, "wsd", "b"),
+        (bundled, "pos", "a"),
+        (bundled, "wic", "b"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps({"model": {"sha256": digest * 64}, "systems": {}}))
+    found = {"ner": {"about": {"model": {"fingerprint": "a" * 16}}}, "robustness": {"about": {}}}
+    judged = what_elmo_adds.judges(found, own)
+    assert {name: one["model"]["sha256"][0] for name, one in judged.items()} == {"wsd": "a", "pos": "a"}
+    (own / "wic.json").write_text((bundled / "wic.json").read_text())
+    with pytest.raises(SystemExit, match=r"wic\.json is of another model than the recipes'"):
+        what_elmo_adds.judges(found, own)
 
 
 def test_layers_are_told_side_by_side():
     first = {"layer": "", "ALL": 60.0, "nearest use": 60.0}
     second = {"layer": "2", "ALL": 61.5, "nearest use": 62.0}
+    model = {"name": "bundled", "sha256": "abcdefghijk"}
     judged = {
-        "pos": {"systems": {"ELMo": [{"layer": "1", "upos": 91.26}, {"layer": "2", "upos": 90.0}]}},
-        "wsd": {"systems": {"first sense": [first], "ELMo": [second]}},
+        "pos": {"model": model, "systems": {"ELMo": [{"layer": "1", "upos": 91.26}, {"layer": "2", "upos": 90.0}]}},
+        "wsd": {"model": model, "systems": {"first sense": [first], "ELMo": [second]}},
     }
-    rows = what_elmo_adds.layer_lines(judged)
+    *rows, _, model_line = what_elmo_adds.layer_lines(judged)
+    assert model_line == "Judged: bundled (abcdefgh)."
     assert rows[0] == "| system | layer | parts of speech | senses, F1 | senses, nearest use |"
     assert rows[2:4] == ["| ELMo | 1 | 91.3 |  |  |", "| ELMo | 2 | 90.0 | 61.5 | 62.0 |"]
     assert rows[4:] == ["| first sense |  |  | 60.0 | 60.0 |"]
@@ -477,7 +491,7 @@ def test_stored_vectors_are_the_same_from_both_files(model, work, tmp_path, monk
     scores = {run["system"]: run["score"] for run in runs}
     assert len(scores) == 6
     assert all(scores[f"layer {n}, hdf5"] == scores[f"layer {n}, parquet"] for n in range(3))
-    folder = tmp_path / "dumped-quick"
+    (folder,) = tmp_path.glob("dumped-*")
     np.testing.assert_array_equal(
         stored_vectors.read_hdf5(folder / "test.hdf5"), stored_vectors.read_parquet(folder / "test.parquet")
     )

@@ -28,6 +28,7 @@ from elmokit.reading import read_sentences
 
 FEWEST, MOST = 5, 100
 RANDOM = 1000
+DRAWN = 300  # vectors, together, that each baseline of what is explained is the mean of
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def intra_sentence(stack_LTD: NDArray[np.float32]) -> NDArray[np.float32]:
 def statistics(uses: list[NDArray[np.float32]], random: NDArray[np.float32], within: float) -> dict[str, float]:
     """Return all figures of a layer."""
     baseline, own = mean_cosine(random), float(np.mean([mean_cosine(vectors) for vectors in uses]))
-    by_chance = {n: explained(random[:n]) for n in {len(vectors) for vectors in uses}}
+    by_chance = explained_by_chance(random, {len(vectors) for vectors in uses})
     shares = [(explained(vectors), by_chance[len(vectors)]) for vectors in uses]
     share, less = np.mean(shares, axis=0)
     found = {
@@ -107,6 +108,15 @@ def statistics(uses: list[NDArray[np.float32]], random: NDArray[np.float32], wit
         "explained_adjusted": share - less,
     }
     return {name: round(float(value), 3) for name, value in found.items()}
+
+
+def explained_by_chance(random_ND: NDArray[np.float32], sizes: set[int]) -> dict[int, float]:
+    """Return for each number of vectors what is explained of so many random ones, the mean over some hundreds."""
+    generator, found = np.random.default_rng(0), {}
+    for n in sorted(sizes):
+        draws = (generator.choice(len(random_ND), min(n, len(random_ND)), replace=False) for _ in range(-(-DRAWN // n)))
+        found[n] = float(np.mean([explained(random_ND[rows]) for rows in draws]))
+    return found
 
 
 def mean_cosine(vectors_ND: NDArray[np.floating]) -> float:

@@ -93,12 +93,16 @@ def squad(told: argparse.Namespace) -> Collection:
 def misspelt(told: argparse.Namespace, asked: Collection) -> Collection:
     """Return a collection whose questions are misspelt: each word that people were seen to misspell."""
     text = judging.member(told.data / "tasks" / "natural-noise.tar.xz", "natural-noise/raw/en.natural")
-    known = {word: others for word, *others in map(str.split, text.splitlines()) if others}
+    known: dict[str, dict[str, None]] = {}
+    for word, *others in filter(None, map(str.split, text.splitlines())):
+        known.setdefault(word, {}).update(dict.fromkeys(other for other in others if other != word))
     draw = random.Random(1)
-    questions = [
-        [[draw.choice(known[word]) if word in known else word for word in words] for words in question]
-        for question in asked.questions
-    ]
+
+    def written(word: str) -> str:
+        others = known.get(word) or known.get(word.lower())
+        return draw.choice(list(others)) if others else word
+
+    questions = [[[written(word) for word in words] for words in question] for question in asked.questions]
     return replace(asked, name=f"{asked.name}, questions misspelt", questions=questions)
 
 

@@ -140,9 +140,14 @@ def few(items: Iterable[Any], told: argparse.Namespace, n: int) -> list[Any]:
     return list(islice(items, n)) if told.quick else list(items)
 
 
-def quotes(word: str) -> str:
-    """Return a token as the training text has it: quotation marks of the Penn Treebank are ASCII ones there."""
-    return '"' if word in ("``", "''") else word
+def as_read(word: str) -> str:
+    """Return a token as the training text has it: quotation marks, dashes and brackets are ASCII ones there."""
+    return _MARKS.get(word, word).translate(_CURLY)
+
+
+_MARKS = {"``": '"', "''": '"', "`": "'", "—": "--", "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]"}
+_MARKS |= {"-LCB-": "{", "-RCB-": "}"}
+_CURLY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 
 
 # ---------------------------------------------------------------- arithmetic

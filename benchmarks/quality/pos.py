@@ -63,7 +63,8 @@ def conllu(text: str) -> Iterator[Tagged]:
         rows = [line.split("\t") for line in block.splitlines() if line and not line.startswith("#")]
         rows = [row for row in rows if row[0].isdigit()]
         if rows:
-            yield Tagged(*([row[column] for row in rows] for column in (1, 3, 4)))
+            words, upos, xpos = ([row[column] for row in rows] for column in (1, 3, 4))
+            yield Tagged(list(map(judging.as_read, words)), upos, xpos)
 
 
 def judge(system: System, parts: dict[str, list[Tagged]], *, strengths: Sequence[float]) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ def main() -> None:
     found = {
         "machine": machine(1),
         "versions": {name: version(name) for name in ("elmokit", "torch", "numpy")},
+        "model": load().fingerprint,
         "text": describe_text(arguments.text, None),
         "cosines": cosines(list(read_sentences(arguments.text))),
         "accuracy": {

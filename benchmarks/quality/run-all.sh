@@ -8,7 +8,7 @@ model=${1:?usage: run-all.sh MODEL OUT}
 out=${2:?usage: run-all.sh MODEL OUT}
 here=$(cd "$(dirname "$0")" && pwd)
 data=${ELMOKIT_SHARED:-$here/../../../shared}/data
-static=${STATIC:-$out/static.kv}
+static=${STATIC:-$out/static${QUICK:+-quick}.kv}
 python=${PYTHON:-python}
 quick=${QUICK:+--quick}
 

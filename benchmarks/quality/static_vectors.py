@@ -1,4 +1,4 @@
-"""Train word vectors without context on the text that the model learnt from, to compare with: fastText by gensim.
+"""Train word vectors without context on text that the model has read, to compare with: fastText by gensim.
 
     python benchmarks/quality/static_vectors.py train-00.txt.xz... --out static.kv [--tokens 10000000 --size 384]
 

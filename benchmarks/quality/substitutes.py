@@ -40,6 +40,7 @@ def main() -> None:
     result = {
         "text": Path(arguments.text).name,
         "model": arguments.model or "bundled",
+        "sha256": model.elmo.fingerprint,
         "versions": {name: version(name) for name in ("elmokit", "torch")},
         **{name: summary(torch.cat(found[name]), torch.cat(ranks[name])) for name in found},
     }

@@ -49,7 +49,7 @@ def wic(told: argparse.Namespace, part: str) -> list[Pair]:
 def pair(line: str, answer: str) -> Pair:
     """Read one line: word, kind, places, and two sentences."""
     _, _, places, *sentences = line.split("\t")
-    first, second = (list(map(judging.quotes, sentence.split())) for sentence in sentences)
+    first, second = (list(map(judging.as_read, sentence.split())) for sentence in sentences)
     at, there = map(int, places.split("-"))
     return Pair((first, second), (at, there), answer.strip() == "T")
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,8 @@ SATELLITE = "5"  # an adjective as well
 ALL = "ALL"  # the others together
 SETS = ("senseval2", "senseval3", "semeval2007", "semeval2013", "semeval2015", ALL)
 RULES = CENTROID, NEAREST = "centroid", "nearest use"
+# SemCor parts the letters of U.S. with "_", as it does words.
+_INITIALS = re.compile(r"(\b[A-Z]\.)_(?=[A-Z]\.)")
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,13 @@ def from_semcor(record: dict[str, Any]) -> Sentence:
     """Return one record as a sentence."""
     senses = [tuple(keys or ()) for keys in record["sense"]]
     words = (word_of(keys[0]) if keys else None for keys in senses)
-    return spelled(zip(record["tokens"], words, senses, strict=True))
+    return spelled(zip(dashed(record["tokens"]), words, senses, strict=True))
+
+
+def dashed(tokens: list[str]) -> list[str]:
+    """Return tokens with the dashes of the other texts: SemCor has "-" for them, as between numbers."""
+    around = zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)
+    return ["--" if token == "-" and not (a[-1:].isdigit() and b[:1].isdigit()) else token for a, token, b in around]
 
 
 def raganato(told: argparse.Namespace, name: str) -> list[Sentence]:
@@ -153,10 +162,10 @@ def spelled(tokens: Iterable[tuple[str, Word | None, tuple[str, ...]]]) -> Sente
     words: list[str] = []
     uses = []
     for written, word, senses in tokens:
-        parts = written.replace("_", " ").split() or [written]
+        parts = _INITIALS.sub(r"\1", written).replace("_", " ").split() or [written]
         if word:
             uses.append(Use(word, len(words), len(words) + len(parts), senses))
-        words += map(judging.quotes, parts)
+        words += map(judging.as_read, parts)
     return Sentence(words, uses)
 
 

@@ -22,9 +22,10 @@ import elmokit
 from elmokit.reading import words
 from elmokit.sklearn import ElmoVectorizer
 
-N = 1000  # for training, and as many to be judged, of 5,574 messages
+N = 1000  # for training, and as many to be judged, of 5,574 messages, of which some are the same
 
-rows = [line.split("\t", 1) for line in Path("data/sms-spam/SMSSpamCollection").read_text("utf-8").splitlines()]
+lines = dict.fromkeys(Path("data/sms-spam/SMSSpamCollection").read_text("utf-8").splitlines())
+rows = [line.split("\t", 1) for line in lines]
 rows = [row for row in rows if row[0] in ("ham", "spam")]  # some copies begin with a line of headings
 texts, kinds = [text for _, text in rows], [kind for kind, _ in rows]
 texts, new_texts, kinds, new_kinds = train_test_split(
