@@ -118,12 +118,20 @@ format: $(VENV)/.test
 gallery: $(VENV)/.browser
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/gallery.sh
 
+# Their tools ask for it.
+define needs_3_11
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make $@ needs Python 3.11 or newer:  make clean && make PYTHON=python3.12 $@"; exit 1; } >&2
+endef
+
 docs: $(VENV)/.docs
+	$(needs_3_11)
 	$(BIN)/python tools/pages.py build/pages
 	$(BIN)/zensical build --strict --clean
 	@echo "the site is build/site/index.html"
 
 pages: $(VENV)/.test
+	$(needs_3_11)
 	$(BIN)/python tools/commands.py > docs/commands.md
 	$(BIN)/python tools/licences.py > docs/licences.md
 	$(BIN)/python tools/figures.py
