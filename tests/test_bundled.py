@@ -74,6 +74,7 @@ def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_pat
     shares = np.exp(model.arrays["softmax.bias"]) / np.exp(model.arrays["softmax.bias"]).sum()
     unigram = math.exp(-np.log(shares[targets]).mean())
     assert found.mean < unigram / 2
+    assert found.mean < 115  # 103.5 when it was made, 104.9 on all of this text
 
 
 def test_bfloat16_does_not_drift(bundled):
