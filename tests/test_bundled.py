@@ -78,12 +78,17 @@ def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_pat
 
 
 def test_bfloat16_does_not_drift(bundled):
-    """In these sentences; the lowest of 42,956 tokens of another text is in docs/benchmarks.md."""
+    """A token now and then is moved more than the others; the lowest of 42,956 of another text is in docs/benchmarks.md."""
     coarse = elmokit.load(precision="bfloat16")
     sentences = [line.split() for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
-    for a, b in zip(*(model.embed(sentences, layers="all") for model in (bundled, coarse)), strict=True):
-        for x, y in zip(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), strict=True):
-            assert cosine(x, y) > 0.9997  # 0.99976 at the least, in the top layer, with these weights
+    pairs = zip(*(model.embed(sentences, layers="all") for model in (bundled, coarse)), strict=True)
+    cosines_LM = np.concatenate([cosines(x, y) for x, y in pairs], axis=1)
+    assert (cosines_LM.mean(1) > 0.99995).all()
+    assert cosines_LM.min() > 0.999
+
+
+def cosines(a, b):
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
 @pytest.mark.parametrize(
