@@ -78,7 +78,7 @@ def test_the_head_predicts_far_better_than_word_frequencies(shared_data, tmp_pat
 
 
 def test_bfloat16_does_not_drift(bundled):
-    """A token now and then is moved more than the others; the lowest of 42,956 of another text is in docs/benchmarks.md."""
+    """A token now and then is moved more; the lowest of 42,956 of another text is in docs/benchmarks.md."""
     coarse = elmokit.load(precision="bfloat16")
     sentences = [line.split() for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
     pairs = zip(*(model.embed(sentences, layers="all") for model in (bundled, coarse)), strict=True)
