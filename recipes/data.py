@@ -74,6 +74,14 @@ def _is_word(row: Sequence[str]) -> bool:
     )
 
 
+def misspellings(text: str) -> dict[str, list[str]]:
+    """Return what was written for each word, of a list with a word and its misspellings a line."""
+    found: dict[str, dict[str, None]] = {}
+    for word, *errors in filter(None, map(str.split, text.split("\n"))):
+        found.setdefault(word, {}).update(dict.fromkeys(error for error in errors if error != word))
+    return {word: list(errors) for word, errors in found.items() if errors}
+
+
 def split_raw(text: str) -> Words:
     """Return the tokens of raw text, its sentences one after the other."""
     return clean(token for sentence in Splitter(tokenize=True)([text]) for token in sentence)

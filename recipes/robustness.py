@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from command import SHARED, about, arguments, hurried, read, read_vectors, sentences_of, told_plainly
-from data import find, lines, opened
+from data import find, misspellings, opened
 from parts_of_speech import POS
 from results import Results
 from stored import store
@@ -63,11 +63,8 @@ def main() -> None:
 
 
 def read_errors(folder: Path) -> dict[str, list[str]]:
-    """Return the misspellings of each word: a line holds the word and what was written for it, of one word only."""
-    found: dict[str, dict[str, None]] = {}
-    for word, *errors in filter(None, map(str.split, lines(find(folder, "en.natural")))):
-        found.setdefault(word, {}).update(dict.fromkeys(error for error in errors if error != word))
-    return {word: list(errors) for word, errors in found.items() if errors}
+    """Return the misspellings of each word that people were seen to make."""
+    return misspellings(find(folder, "en.natural").read_text(encoding="utf-8"))
 
 
 def misspelt(one: Example, errors: Mapping[str, Sequence[str]], share: float, seed: int) -> Example:

@@ -355,7 +355,7 @@ def test_a_recipe_with_which_nothing_can_be_trained(number):
 
 @pytest.mark.parametrize("count", ["evaluate_every", "save_every", "evaluate_places", "patience", "min_count"])
 def test_counts_with_which_nothing_can_be_done(text, count):
-    with pytest.raises(MismatchError, match=rf"{count}: expected [01] or more, found -1"):
+    with pytest.raises(MismatchError, match=rf"{count}: expected a whole number from [01] on, found -1"):
         make_settings(text, **{count: -1})
 
 

@@ -6,11 +6,15 @@ import argparse
 import json
 import random
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import judging
+
+sys.path.append(str(judging.QUALITY.parents[1] / "recipes"))
+from data import misspellings
 
 from elmokit.reading import Splitter
 
@@ -93,14 +97,11 @@ def squad(told: argparse.Namespace) -> Collection:
 def misspelt(told: argparse.Namespace, asked: Collection) -> Collection:
     """Return a collection whose questions are misspelt: each word that people were seen to misspell."""
     text = judging.member(told.data / "tasks" / "natural-noise.tar.xz", "natural-noise/raw/en.natural")
-    known: dict[str, dict[str, None]] = {}
-    for word, *others in filter(None, map(str.split, text.splitlines())):
-        known.setdefault(word, {}).update(dict.fromkeys(other for other in others if other != word))
-    draw = random.Random(1)
+    known, draw = misspellings(text), random.Random(1)
 
     def written(word: str) -> str:
         others = known.get(word) or known.get(word.lower())
-        return draw.choice(list(others)) if others else word
+        return draw.choice(others) if others else word
 
     questions = [[[written(word) for word in words] for words in question] for question in asked.questions]
     return replace(asked, name=f"{asked.name}, questions misspelt", questions=questions)

@@ -23,7 +23,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "precision.json"
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "recipes")]
 
-import table  # noqa: E402 (the folders above are on the path only now)
+import judging  # noqa: E402 (the folders above are on the path only now)
+import table  # noqa: E402
 from command import sentences_of  # noqa: E402
 from data import opened  # noqa: E402
 from embed import describe_text, machine  # noqa: E402
@@ -47,7 +48,7 @@ def main() -> None:
     found = {
         "machine": machine(1),
         "versions": {name: version(name) for name in ("elmokit", "torch", "numpy")},
-        "model": load().fingerprint,
+        "model": judging.described(None),
         "text": describe_text(arguments.text, None),
         "cosines": cosines(list(read_sentences(arguments.text))),
         "accuracy": {

@@ -9,6 +9,7 @@ import math
 from importlib.metadata import version
 from pathlib import Path
 
+import judging
 import torch
 
 from elmokit import load
@@ -39,8 +40,7 @@ def main() -> None:
             ranks.setdefault(name, []).append((logs_TV[known] > at_T[:, None]).sum(1))
     result = {
         "text": Path(arguments.text).name,
-        "model": arguments.model or "bundled",
-        "sha256": model.elmo.fingerprint,
+        "model": judging.described(arguments.model),
         "versions": {name: version(name) for name in ("elmokit", "torch")},
         **{name: summary(torch.cat(found[name]), torch.cat(ranks[name])) for name in found},
     }

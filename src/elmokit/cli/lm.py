@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +19,7 @@ from elmokit.cli.options import (
     Threads,
     Tokenize,
     Weights,
+    in_json,
     read_model,
     set_threads,
     to_json,
@@ -88,7 +88,7 @@ def score(
     """Print how unexpected each token is, in bits, given what stands before it and what follows: JSON lines."""
     reader = _open(model, weights, softmax, vocabulary, threads)
     for scores in reader.score(_sentences(text, tokenize, symbols, column), state=state, batch_size=batch_size):
-        forward, backward = (_in_json(bits.round(4).tolist()) for bits in scores.surprisal())
+        forward, backward = (list(map(in_json, bits.round(4).tolist())) for bits in scores.surprisal())
         row = {"tokens": list(scores.tokens), "forward": forward, "backward": backward, "unknown": scores.unknown}
         print(to_json(row))
 
@@ -153,14 +153,9 @@ def _sentences(text: str, tokenize: bool, symbols: bool, column: str | None) -> 
     return iter(tqdm(sentences, text, unit=" sentences", leave=False, delay=2))
 
 
-def _in_json(values: Sequence[float]) -> list[float | None]:
-    """Return numbers as JSON has them, which knows none that are infinite or no number."""
-    return [value if math.isfinite(value) else None for value in values]
-
-
 def _print_row(as_json: bool, where: dict[str, str | int], found: Perplexity) -> None:
     values = (found.forward, found.backward, found.mean, found.places, found.unknown)
     if as_json:
-        print(to_json({**where, **dict(zip(_COLUMNS, _in_json(values), strict=True))}))
+        print(to_json({**where, **dict(zip(_COLUMNS, map(in_json, values), strict=True))}))
     else:
         print("\t".join([*map(str, where.values()), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
@@ -63,6 +64,11 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     """Return JSON that standard output can take: other letters than ASCII as they are only where it is UTF-8."""
     encoding = (sys.stdout.encoding or "utf-8").lower()
     return json.dumps(value, indent=indent, ensure_ascii=encoding not in ("utf-8", "utf8"))
+
+
+def in_json(value: Any) -> Any:
+    """Return a value as JSON has it, which knows no infinity and no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def notice(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain, islice
@@ -22,6 +21,7 @@ from elmokit.cli.options import (
     Threads,
     Tokenize,
     Weights,
+    in_json,
     load_model,
     notice,
     to_json,
@@ -215,7 +215,7 @@ def _rows(query: str, hits: list[Hit]) -> Iterator[dict[str, Any]]:
 def _print(rows: Iterator[dict[str, Any]], fields: list[str], *, as_json: bool) -> None:
     if as_json:
         for row in rows:
-            print(to_json({name: _in_json(value) for name, value in row.items()}))
+            print(to_json({name: in_json(value) for name, value in row.items()}))
     else:
         found = list(islice(rows, 1))  # before anything is printed: it may be an error
         print("\t".join(("rank", "score", "source", "line", *fields, "text")))
@@ -225,11 +225,6 @@ def _print(rows: Iterator[dict[str, Any]], fields: list[str], *, as_json: bool) 
                 _tsv((row["rank"], f"{row['score']:.4f}", row["source"], row["line"], *values, row["marked"])),
                 flush=True,
             )
-
-
-def _in_json(value: Any) -> Any:
-    """Return a value as JSON has it, which knows no infinity and no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tsv(values: Iterable[Any]) -> str:

@@ -167,15 +167,16 @@ def needs_vocabulary(checkpoint: Checkpoint) -> bool:
 def _options_among(files: Files) -> list[str]:
     """Return the names of JSON files that describe a network of this format; options.json alone where it is."""
     exact = files.find(OPTIONS)
-    return outermost(exact or [name for name in files.find("*.json") if _describes_network(files, name)])
+    return outermost(exact or [name for name in files.find("*.json") if describes_network(files, name, "lstm")])
 
 
-def _describes_network(files: Files, name: str) -> bool:
+def describes_network(files: Files, name: str, *parts: str) -> bool:
+    """Tell whether a file is JSON with these parts of the options of a network."""
     if files.sizes[name] > _MAX_OPTIONS:
         return False
     with suppress(FormatError):
         options = read_json(files.read(name), where=name)
-        return isinstance(options, dict) and isinstance(options.get("lstm"), dict)
+        return isinstance(options, dict) and all(isinstance(options.get(part), dict) for part in parts)
     return False
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 
 import numpy as np
 
-from elmokit.checkpoint import Arrays, CharCNN, Checkpoint, Config, Embedding, Lstm, Shape, parse_config, read_json
+from elmokit.checkpoint import Arrays, CharCNN, Checkpoint, Config, Embedding, Lstm, Shape, parse_config
 from elmokit.errors import FormatError
 from elmokit.formats import allennlp
 from elmokit.formats.files import Files, one_place, outermost
@@ -78,21 +77,12 @@ def _config(files: Files, shapes: Mapping[str, Shape], where: str) -> Config:
     no other skip connections and no other words than of 50 symbols.
     """
     for name in files.find("*"):
-        if _describes_network(files, name):
+        if not name.endswith("config.json") and allennlp.describes_network(files, name, "lstm", "char_cnn"):
             return allennlp.parse_options(files.read(name), where=files.named(name))
     try:
         return _config_of_tensors(shapes)
     except (KeyError, ValueError):
         raise FormatError(f"{where}: its tensors are not those of an ELMo of AllenNLP") from None
-
-
-def _describes_network(files: Files, name: str) -> bool:
-    if files.sizes[name] >= 1 << 16 or name.rsplit("/", 1)[-1] == "config.json":
-        return False
-    with suppress(FormatError):
-        options = read_json(files.read(name), where=name)
-        return isinstance(options, dict) and "lstm" in options and "char_cnn" in options
-    return False
 
 
 def _config_of_tensors(shapes: Mapping[str, Shape]) -> Config:

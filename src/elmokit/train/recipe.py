@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from elmokit.checkpoint import CharCNN, Config, Embedding, Lstm
-from elmokit.errors import MismatchError
+from elmokit.errors import MismatchError, expect_whole
 
 Optimizer = Literal["adamw", "adagrad"]
 SoftmaxKind = Literal["auto", "full", "sampled", "adaptive"]
@@ -97,8 +97,7 @@ class Recipe:
         if not 0 <= self.epochs <= _MOST_EPOCHS:
             raise MismatchError(f"epochs: expected a number from 0 to {_MOST_EPOCHS:,}, found {self.epochs:g}")
         for name, least in {"samples": 1, "warmup": 0, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise MismatchError(f"{name}: expected {least} or more, found {getattr(self, name)}")
+            expect_whole(getattr(self, name), name, least=least)
         if not 0 <= self.dropout < 1:
             raise MismatchError(f"dropout: expected a number from 0 to below 1, found {self.dropout}")
         if not 0 <= self.head_share <= 1:

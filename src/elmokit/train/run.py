@@ -56,12 +56,7 @@ def train(settings: Settings, out: str | Path, *, start: Checkpoint | None = Non
 
     A script calls this under `if __name__ == "__main__":`, for the processes that split the text import the script.
     """
-    if getattr(
-        multiprocessing.current_process(), "_inheriting", False
-    ):  # one of them, importing a script that does not
-        raise MismatchError(
-            'a run was started where a script is imported; put the call under  if __name__ == "__main__":'
-        )
+    _refuse_where_a_script_is_imported()
     expect(Settings, settings, "settings", "Settings")
     expect(Config, settings.config, "settings.config", "a Config")
     expect(Recipe, settings.recipe, "settings.recipe", "a Recipe")
@@ -105,6 +100,12 @@ def resume(out: str | Path, *, progress: bool = True) -> Summary:
 
 def _prepared_settings(settings: Settings, prepared: Prepared) -> Settings:
     return replace(settings, config=prepared.config, new_head=prepared.new_head)
+
+
+def _refuse_where_a_script_is_imported() -> None:
+    """Raise `MismatchError` in a process that splits the text, where the script that it imports begins a run too."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself finds it out
+        raise MismatchError('a run was started where a script is imported; put it under  if __name__ == "__main__":')
 
 
 def _refuse_what_is_there(saved: SavedRun) -> None:

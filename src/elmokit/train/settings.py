@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from elmokit.config import Config, parse_config
-from elmokit.errors import FormatError, MismatchError
+from elmokit.errors import FormatError, expect_whole
 from elmokit.train.recipe import Recipe
 
 # What a word is spelled with: UTF-8 bytes, the characters that the text holds, or nothing (a table of words).
@@ -53,8 +53,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Raise `MismatchError` for counts that nothing can be done with."""
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise MismatchError(f"{name}: expected {least} or more, found {getattr(self, name)}")
+            expect_whole(getattr(self, name), name, least=least)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
