@@ -163,6 +163,23 @@ def ablation_lines(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def learning_lines(found: dict[str, Any]) -> list[str]:
+    """The table of learning.json: of what the judges ask, the best layer."""
+    asked = ("parts of speech", "senses", "twenty words")
+    lines = [
+        f"| million tokens read | held-out perplexity | {' | '.join(asked)} | model |",
+        "|--:|--:" + "|--:" * len(asked) + "|---|",
+    ]
+    for one in found["models"]:
+        best = (f"{max(one[name].values()):.1f}" for name in asked)
+        figures = [f"{one['million_tokens']:g}", f"{one['perplexity']:.1f}", *best, one["sha256"][:8]]
+        lines.append("| " + " | ".join(figures) + " |")
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    held = f"the first {found['heldout']['sentences']:,} sentences of {found['heldout']['text']}"
+    described = f"held out: {held}; judged: the best layer, or the average; {versions}; {found['date']}."
+    return [*lines, "", f"`{found['command']} TOKENS=MODEL ...`; {described}"]
+
+
 def gpu_lines(results: dict[str, Any]) -> list[str]:
     """The table of many_gpus.json."""
     lines = [
@@ -370,6 +387,7 @@ TABLES = [
     ("benchmarks.md", "start", start_lines),
     ("training.md", "ablation", ablation_lines),
     ("training.md", "many_gpus", gpu_lines),
+    ("training.md", "learning", learning_lines),
     ("scaling.md", "scaling", scaling_lines),
     ("search.md", "search", search_lines),
     ("serving.md", "serve", serve_lines),

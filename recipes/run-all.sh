@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs the recipes on the data sets that are here, and writes docs/what-elmo-adds.md from what came out. That takes hours;
-# with --seeds 1 a third of them, and another call with --seeds 3 adds the other two seeds to what is there.
+# Runs the recipes on the data sets that are here, and writes docs/what-elmo-adds.md from what came out, and, of the
+# bundled model, a table of docs/bundled-model.md. That takes hours; with --seeds 1 a third of them, and another call with
+# --seeds 3 adds the other two seeds to what is there.
 #   run-all.sh WORK [OPTION...]     options go to all recipes: --model MODEL, --vectors FILE, --seeds N, --quick
 # The layer test is that of benchmarks/quality, with the same --model and --quick; MODEL and FILE are paths or names.
 # A result that is in RESULTS (default recipes/results) is not computed again, so a run that was stopped goes on.
-# The data are named in benchmarks/README.md (ELMOKIT_SHARED). JOBS recipes run at a time (default 2), a thread each.
+# The data are named in benchmarks/README.md (ELMOKIT_SHARED, WORDNET). JOBS recipes run at a time (default 2), a thread
+# each.
 # Without --vectors, word vectors begin random; recipes/word_vectors.py makes some. PAGE: another copy of the page, for
 # results of --quick, which do not belong into the documentation.
 set -euo pipefail
@@ -22,6 +24,7 @@ run() { # arguments of bash: recipes, each with its data set, one a line on stan
 }
 judge() { # pos, wsd or wic: what each layer knows
   local out=$results/judges/$1.json of_judges=()
+  [ "$1" != wsd ] || of_judges+=(${WORDNET:+--wordnet "$WORDNET"})
   [ -e "$out" ] && return # of another model, what_elmo_adds.py says so
   for ((n = 2; n <= $#; n++)); do
     case ${!n} in

@@ -1,10 +1,11 @@
-"""Write the tables and draw the pictures of docs/what-elmo-adds.md from the results of the recipes.
+"""Write the tables of docs/what-elmo-adds.md, and draw its pictures, from the results of the recipes.
 
     python recipes/what_elmo_adds.py --results recipes/results
 
 The layer test comes from the judges, `benchmarks/quality/pos.py`, `wsd.py` and `wic.py`: from the folder `judges` of
 the results, else from those of the bundled model, where they judged the model that the recipes took.
-A table whose results are not there stays as it is. Needs the extra `plot`.
+A table whose results are not there stays as it is. A few of the tasks go into docs/bundled-model.md as well. Needs the
+extra `plot`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from command import told_plainly
 from results import grouped, shown
 from trainer import SYSTEMS
 
+from elmokit import load
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from table import replace  # noqa: E402 (the folder is on the path only now)
 
 PAGE = ROOT / "docs" / "what-elmo-adds.md"
+BUNDLED = ROOT / "docs" / "bundled-model.md"
 JUDGED = ROOT / "benchmarks" / "results" / "quality"
 # Of the results of each judge, what the page shows of each layer.
 FIGURES = (
@@ -52,6 +56,8 @@ NAMES = {
     "hate": "offence, tweets",
     "wic": "words in context, WiC",
 }
+# What the page of the bundled model shows.
+OF_BUNDLED = ("ner", "sst-5", "trec", "mr", "subj")
 # Table 1 of Peters et al. 2018 (NAACL), test: data, the task's own baseline, with ELMo.
 PAPER = {
     "ner": ("CoNLL-2003", 90.15, 92.22),
@@ -71,16 +77,24 @@ def main() -> None:
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(told.results.glob("*.json"))}
     judged = judges(found, told.results / "judges")
     quick = [name for name, one in found.items() if one["about"]["quick"]]
-    if quick and told.page == PAGE:
+    published = told.page.resolve() == PAGE
+    if quick and published:
         raise SystemExit(f"results of --quick do not go into {PAGE.name}: {', '.join(quick)}; name another --page")
+    fill(told.page, tables(found, judged))
+    if published:
+        fill(BUNDLED, tables_of_bundled(found, load().fingerprint))
     images = told.page.parent / "images"
     images.mkdir(exist_ok=True)
-    page = told.page.read_text(encoding="utf-8")
-    for name, lines in tables(found, judged).items():
-        page = replace(page, name, lines)
-    told.page.write_text(page, encoding="utf-8")
     for name, picture in pictures(found).items():
         picture.save(str(images / f"adds-{name}.svg"))
+
+
+def fill(page: Path, made: Mapping[str, list[str]]) -> None:
+    """Write tables between their marks."""
+    text = page.read_text(encoding="utf-8")
+    for name, lines in made.items():
+        text = replace(text, name, lines)
+    page.write_text(text, encoding="utf-8")
 
 
 def judges(found: Found, folder: Path) -> Found:
@@ -99,11 +113,18 @@ def judges(found: Found, folder: Path) -> Found:
 def tables(found: Found, judged: Found) -> dict[str, list[str]]:
     """Return the lines of each table that there are results for."""
     tasks = {name: found[name] for name in NAMES if name in found}
-    made = {"tasks": task_lines(tasks) if tasks else [], "mixes": mix_lines(tasks) if tasks else []}
+    made = {"tasks": task_lines(tasks) if tasks else [], "mixes": mix_lines(tasks)}
     made["efficiency"] = efficiency_lines(efficiency(found))
     made["robustness"] = robustness_lines(found["robustness"]) if "robustness" in found else []
     made["layers"] = layer_lines(judged) if judged else []
     return {name: lines for name, lines in made.items() if lines}
+
+
+def tables_of_bundled(found: Found, fingerprint: str) -> dict[str, list[str]]:
+    """Return the lines of the table of a few tasks, of those that were measured with the bundled model as it is."""
+    few = {name: found[name] for name in OF_BUNDLED if name in found}
+    few = {name: one for name, one in few.items() if fingerprint.startswith(one["about"]["model"]["fingerprint"])}
+    return {"tasks": task_lines(few)} if few else {}
 
 
 # ---------------------------------------------------------------- the tables
@@ -140,23 +161,29 @@ def paper(name: str) -> str:
 
 def notes(tasks: Found) -> list[str]:
     """What the figures were made with."""
-    abouts = [one["about"] for one in tasks.values()]
-    models = sorted({f"{a['model']['name']} ({a['model']['fingerprint'][:8]})" for a in abouts})
-    vectors = sorted({a["word vectors"] for a in abouts})
+    models: dict[str, list[str]] = {}
+    for name, one in tasks.items():
+        model = one["about"]["model"]
+        models.setdefault(f"{model['name']} ({model['fingerprint'][:8]})", []).append(NAMES[name])
+    several = len(models) > 1
+    elmos = [f"{model} for {'; '.join(names)}" if several else model for model, names in sorted(models.items())]
+    vectors = sorted({one["about"]["word vectors"] for one in tasks.values()})
     versions = sorted(
         {f"elmokit {one['versions']['elmokit']}, torch {one['versions']['torch']}" for one in tasks.values()}
     )
     seeds = sorted({len(scores) for one in tasks.values() for scores in grouped(one["runs"]).values()})
-    several = f"mean ± standard deviation over {' or '.join(map(str, seeds))} seeds"
+    over = f"mean ± standard deviation over {' or '.join(map(str, seeds))} seeds"
     return [
-        f"Test parts, {'one seed' if seeds == [1] else several}, in per cent. ELMo: "
-        f"{', '.join(models)}. Word vectors: {', '.join(vectors)}. {'; '.join(versions)}."
+        f"Test parts, {'one seed' if seeds == [1] else over}, in per cent. ELMo: "
+        f"{'. '.join(elmos)}. Word vectors: {', '.join(vectors)}. {'; '.join(versions)}."
     ]
 
 
 def mix_lines(tasks: Found) -> list[str]:
     """What share each layer got, the mean over the seeds, at the input of "mix" and at the output of the next."""
-    n_layers = max(len(layers) for one in tasks.values() for layers in mixes(one, "mix", "input"))
+    n_layers = max((len(layers) for one in tasks.values() for layers in mixes(one, "mix", "input")), default=0)
+    if not n_layers:
+        return []
     heads = [f"{where}, layer {n}" for where in ("input", "output") for n in range(n_layers)]
     rows = ["| task | " + " | ".join(heads) + " |", "|---" + "|--:" * len(heads) + "|"]
     for name, one in tasks.items():
@@ -211,7 +238,7 @@ def robustness_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def layer_lines(judged: Found) -> list[str]:
-    """What each layer alone knows: a linear probe of parts of speech, senses by either rule, words in context."""
+    """What each layer alone knows: a linear probe of parts of speech, senses by two rules, words in context."""
     columns = [(name, key, title) for name, key, title in FIGURES if name in judged]
     lines = ["| system | layer | " + " | ".join(title for *_, title in columns) + " |"]
     lines.append("|---|---" + "|--:" * len(columns) + "|")
@@ -223,7 +250,8 @@ def layer_lines(judged: Found) -> list[str]:
         cells = (f"{one[place]:.1f}" if place in one else "" for one in scores)
         lines.append("| " + " | ".join([*place, *cells]) + " |")
     models = {f"{one['model']['name']} ({one['model']['sha256'][:8]})" for one in judged.values()}
-    return [*lines, "", f"Judged: {', '.join(sorted(models))}."]
+    back_off = f"; back-off of senses: {judged['wsd']['data']['back-off']}" if "wsd" in judged else ""
+    return [*lines, "", f"Judged: {', '.join(sorted(models))}{back_off}."]
 
 
 # ---------------------------------------------------------------- the pictures

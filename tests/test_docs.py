@@ -1,5 +1,6 @@
 """The documentation keeps its word: quoted code is the code, commands exist as shown, examples run, links lead on."""
 
+import json
 import re
 import shlex
 import tempfile
@@ -42,6 +43,25 @@ def test_how_elmo_works_quotes_the_whole_reference():
     pieces = [FENCED.match(part)[2] for part in parts]
     assert len(pieces) > 1
     assert "\n\n".join(pieces) == REFERENCE.read_text("utf-8")
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_tables_show_the_results(monkeypatch):
+    """What benchmarks/table.py would write is what the pages have."""
+    benchmarks = ROOT / "benchmarks"
+    if not benchmarks.is_dir():
+        pytest.skip("the benchmarks are not beside the tests")
+    monkeypatch.syspath_prepend(str(benchmarks))
+    import table
+
+    stale = []
+    for page, name, make in table.TABLES:
+        lines = make(json.loads((benchmarks / "results" / f"{name}.json").read_text("utf-8")))
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        stale += [f"{page}: {name}"] if table.replace(text, name, lines) != text else []
+    assert stale == []
 
 
 # ---------------------------------------------------------------- commands

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elmokit import load
 from elmokit.checkpoint import write_native
 from elmokit.errors import MismatchError, TextError
 
@@ -392,6 +393,43 @@ def test_tables_and_pictures_of_what_the_recipes_found(model, work, tmp_path, mo
         what_elmo_adds.main()
 
 
+def test_the_page_of_the_bundled_model_gets_a_few_of_the_tasks(tmp_path):
+    """Those that were measured with it, not with what was bundled before."""
+    runs = [{"system": system, "seed": 1, "score": 0.5} for system in ("no ELMo", "average")]
+    versions = {"elmokit": "1", "torch": "2"}
+
+    def result(name, fingerprint):
+        about = {"recipe": name, "metric": "accuracy", "word vectors": "v.bin"}
+        about["model"] = {"name": "bundled", "fingerprint": fingerprint}
+        return {"about": about, "versions": versions, "runs": runs}
+
+    found = {name: result(name, mark * 16) for name, mark in (("mr", "a"), ("trec", "b"), ("imdb", "a"))}
+    *_, note = what_elmo_adds.tables(found, {})["tasks"]
+    models = "bundled (aaaaaaaa) for sentiment, MR; sentiment, IMDB. bundled (bbbbbbbb) for questions, TREC."
+    assert f"ELMo: {models} Word vectors: v.bin." in note
+    assert list(what_elmo_adds.tables(found, {})) == ["tasks"]  # no mix was learned
+    made = what_elmo_adds.tables_of_bundled(found, "a" * 64)
+    page = tmp_path / "page.md"
+    page.write_text(what_elmo_adds.BUNDLED.read_text())
+    what_elmo_adds.fill(page, made)
+    table = page.read_text().split("<!-- tasks -->\n")[1].split("\n<!-- /tasks -->")[0].splitlines()
+    assert [row.split(" | ")[0] for row in table[2:-2]] == ["| sentiment, MR"]
+    assert "ELMo: bundled (aaaaaaaa). Word" in table[-1]
+    assert what_elmo_adds.tables_of_bundled(found, "c" * 64) == {}
+
+
+def test_the_pages_show_the_results():
+    """What the script would write of recipes/results is what the pages have."""
+    found = {file.stem: json.loads(file.read_text()) for file in sorted((RECIPES / "results").glob("*.json"))}
+    judged = what_elmo_adds.judges(found, RECIPES / "results" / "judges")
+    of_bundled = what_elmo_adds.tables_of_bundled(found, load().fingerprint)
+    pages = (what_elmo_adds.PAGE, what_elmo_adds.tables(found, judged)), (what_elmo_adds.BUNDLED, of_bundled)
+    for page, made in pages:
+        text = page.read_text("utf-8")
+        stale = [name for name, lines in made.items() if what_elmo_adds.replace(text, name, lines) != text]
+        assert (page.name, stale) == (page.name, [])
+
+
 def test_a_pair_of_wic_with_its_places():
     found = words_in_context._pair(["spring", "N", "1-2", "A spring .", "One `` spring"], "F")
     assert found == trainer.Example((("A", "spring", "."), ("One", '"', "spring")), words_in_context.Use((1, 2), "F"))
@@ -437,10 +475,10 @@ def test_layers_are_told_side_by_side():
     model = {"name": "bundled", "sha256": "abcdefghijk"}
     judged = {
         "pos": {"model": model, "systems": {"ELMo": [{"layer": "1", "upos": 91.26}, {"layer": "2", "upos": 90.0}]}},
-        "wsd": {"model": model, "systems": {"first sense": [first], "ELMo": [second]}},
+        "wsd": {"model": model, "systems": {"first sense": [first], "ELMo": [second]}, "data": {"back-off": "none"}},
     }
     *rows, _, model_line = what_elmo_adds.layer_lines(judged)
-    assert model_line == "Judged: bundled (abcdefgh)."
+    assert model_line == "Judged: bundled (abcdefgh); back-off of senses: none."
     assert rows[0] == "| system | layer | parts of speech | senses, F1 | senses, nearest use |"
     assert rows[2:4] == ["| ELMo | 1 | 91.3 |  |  |", "| ELMo | 2 | 90.0 | 61.5 | 62.0 |"]
     assert rows[4:] == ["| first sense |  |  | 60.0 | 60.0 |"]
@@ -453,13 +491,16 @@ def test_everything_is_one_command(tmp_path):
     python.write_text('#!/bin/sh\nprintf "%s|" "$@" >> "$CALLS"\necho >> "$CALLS"\n')
     python.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "CALLS": str(tmp_path / "calls"), "RESULTS": "r s", "JOBS": "1"}
+    environment["WORDNET"] = "w n"
     line = ["bash", str(RECIPES / "run-all.sh"), "w x", "--vectors", "v w", "--model", "m n", "--quick"]
     subprocess.run(line, check=True, env=environment, timeout=60)
     *calls, last = (tmp_path / "calls").read_text().splitlines()
     assert last == f"{RECIPES}/what_elmo_adds.py|--results|r s|"
     calls, judges = calls[:-3], calls[-3:]
     for name, call in zip(("pos", "wsd", "wic"), judges, strict=True):
-        assert call == f"{RECIPES}/../benchmarks/quality/{name}.py|--model|m n|--quick|--out|r s/judges/{name}.json|"
+        wordnet = "--wordnet|w n|" if name == "wsd" else ""
+        judge = f"{RECIPES}/../benchmarks/quality/{name}.py|{wordnet}--model|m n|--quick|"
+        assert call == f"{judge}--out|r s/judges/{name}.json|"
     assert all(call.endswith("|--work|w x|--results|r s|--vectors|v w|--model|m n|--quick|") for call in calls)
     called = [call.removeprefix(f"{RECIPES}/").split("|--work")[0] for call in calls]
     assert len(set(called)) == len(called) == 17

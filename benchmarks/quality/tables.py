@@ -12,8 +12,7 @@ WSD_COLUMNS = {
     "semeval2013": "SE-13",
     "semeval2015": "SE-15",
     "ALL": "ALL",
-    "precision": "precision",
-    "recall": "recall",
+    "by distance": "ALL, by distance",
     "nearest use": "ALL, nearest use",
 }
 CONTEXTUALITY_COLUMNS = {
@@ -41,6 +40,7 @@ def pos_lines(result: dict[str, Any]) -> list[str]:
 def wsd_lines(result: dict[str, Any]) -> list[str]:
     """F1 by test set."""
     data = f"SemCor: {result['data']['sentences']:,} sentences, {result['data']['senses']:,} senses marked"
+    data += f"; back-off: {result['data']['back-off']}"
     return [*layer_table(result["systems"], WSD_COLUMNS), "", note(result, data)]
 
 
