@@ -16,7 +16,7 @@ from elmokit.train.evaluate import perplexity
 from elmokit.train.vocabulary import SPECIALS
 
 if not formats.BUNDLED.is_dir():
-    pytest.skip("this checkout holds no bundled model; make train-bundled makes one", allow_module_level=True)
+    pytest.skip("this checkout holds no bundled model; benchmarks/runs/bundled-en.sh makes one", allow_module_level=True)
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "sentences.txt"
 
@@ -43,6 +43,10 @@ def test_the_card_says_what_a_user_must_know(bundled):
     for heading in ("Data", "Training", "Quality", "Limits", "Licence"):
         assert f"## {heading}" in bundled.card
     assert "CC BY-SA" in bundled.card
+    header, *articles = (formats.BUNDLED / "wikipedia.tsv").read_text("utf-8").splitlines()
+    assert header == "page\ttitle"
+    assert len({int(page) for page, _ in (line.split("\t") for line in articles)}) == len(articles)
+    assert f"the {len(articles):,} articles" in bundled.card
     assert "@" not in bundled.card  # no place left to fill in
 
 

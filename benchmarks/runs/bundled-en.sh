@@ -45,3 +45,6 @@ train "$out-second" "${THREADS:-2}" "$text.second" --from "$out-first" --epochs 
 train "$out" "${THREADS:-2}" "$text" --from "$out-second" --epochs 1.4 --learning-rate 0.003 --seed 3 \
   --evaluate-every 5000
 elmo convert "$out" "$out-packed" --dtype int8
+{ printf 'page\ttitle\n'
+  xzcat "$data/wiki2015/titles.tsv.xz" | awk -F '\t' '$1 == "train" { print $2 "\t" $3 }' | LC_ALL=C sort -n
+} > "$out-packed/wikipedia.tsv" # for the attribution that the licence asks
