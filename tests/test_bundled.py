@@ -16,7 +16,7 @@ from elmokit.train.evaluate import perplexity
 from elmokit.train.vocabulary import SPECIALS
 
 if not formats.BUNDLED.is_dir():
-    pytest.skip("this checkout holds no bundled model; benchmarks/runs/bundled-en.sh makes one", allow_module_level=True)
+    pytest.skip("this checkout holds no bundled model; make train-bundled makes one", allow_module_level=True)
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "sentences.txt"
 
