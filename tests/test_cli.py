@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -21,8 +22,9 @@ from checkpoints import SPECIALS, assert_same, pack
 from conftest import make_checkpoint, make_config
 from elmokit import formats
 from elmokit.checkpoint import Checkpoint, write_native
-from elmokit.errors import ElmoError
+from elmokit.errors import ElmoError, MismatchError
 from elmokit.formats import allennlp
+from elmokit.lm import LanguageModel
 from elmokit.model import Elmo
 
 TEXT = "The cat sat on the mat .\n\nOne\nThe cat again\n"
@@ -361,7 +363,7 @@ def test_info_for_people(done, model):
     assert facts["lstm"].startswith("2 layers of 6 cells, projection 4, cell clip 3.0")
     assert facts["vectors"] == "3 layers of width 8"
     assert facts["head"] == "softmax over 4 words"
-    assert facts["can"] == "embed, convert"
+    assert facts["can"] == "embed, convert, perplexity, score, substitutes"
 
 
 def test_info_for_programs(done, here, checkpoint, elmo):
@@ -370,7 +372,19 @@ def test_info_for_programs(done, here, checkpoint, elmo):
     assert facts["format"] == "AllenNLP / bilm-tf"
     assert facts["head"] == "softmax over 4 words"
     elmo.warm([["a"]]).save(here / "warmed")
-    assert json.loads(done("info", "warmed", "--json"))["can"] == ["embed", "convert", "embed --state warm"]
+    can = ["embed", "convert", "embed --state warm", "perplexity", "score", "substitutes"]
+    assert json.loads(done("info", "warmed", "--json"))["can"] == can
+
+
+def test_info_promises_what_the_model_can_do(done, here, checkpoint, elmo):
+    """Words are predicted by a head whose words are known."""
+    write_native(replace(checkpoint, arrays=elmo.network.arrays()), here / "headless")
+    assert json.loads(done("info", "headless", "--json"))["can"] == ["embed", "convert"]
+    with pytest.raises(MismatchError):
+        LanguageModel(elmokit.load(here / "headless"))
+    allennlp.write(checkpoint, here / "theirs")
+    can = json.loads(done("info", "theirs", "--json"))["can"]
+    assert ("score" in can) == (elmokit.load(here / "theirs").vocabulary is not None)
 
 
 def test_convert_there_and_back(run, here, model, checkpoint):

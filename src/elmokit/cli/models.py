@@ -155,6 +155,8 @@ def _facts(source: Checkpoint) -> dict[str, Any]:
     if "warm.h" in source.arrays:
         can.append("embed --state warm")
     n_head, adaptive = head_words(source.arrays), "softmax.head.bias" in source.arrays
+    if n_head and source.vocabulary and not lstm.joined:
+        can += ["perplexity", "score", "substitutes"]
     return {
         "format": source.source,
         "words": " and ".join([*words, "a vocabulary"] if source.config.word_dim else words),
