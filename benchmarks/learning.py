@@ -29,10 +29,10 @@ SENTENCES = 5000  # of the held-out text
 
 def main() -> None:
     """Judge every model and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=read, metavar="TOKENS=MODEL")
     import judging  # its folder is on the path since shapes was imported
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=read, metavar="TOKENS=MODEL")
     asked, models = parser.parse_args().models, []
     for _, model in asked:
         LanguageModel(load(model))  # says at once where one cannot be opened, or predicts no words

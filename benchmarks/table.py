@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -402,12 +403,19 @@ def replace(page: str, name: str, lines: list[str]) -> str:
     return "\n".join([before + start, *lines, end]) + rest.split(end, 1)[1]
 
 
+def fill(page: Path, made: Mapping[str, list[str]]) -> None:
+    """Write tables between their comments."""
+    text = page.read_text(encoding="utf-8")
+    for name, lines in made.items():
+        text = replace(text, name, lines)
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
-    for page_name, name, make in TABLES:
-        page, file = DOCS / page_name, HERE / "results" / f"{name}.json"
+    for page, name, make in TABLES:
+        file = HERE / "results" / f"{name}.json"
         if file.exists():
-            lines = make(json.loads(file.read_text(encoding="utf-8")))
-            page.write_text(replace(page.read_text(encoding="utf-8"), name, lines), encoding="utf-8")
+            fill(DOCS / page, {name: make(json.loads(file.read_text(encoding="utf-8")))})
         else:
             print(f"{file.name} is not there: its table stays as it is", file=sys.stderr)
 

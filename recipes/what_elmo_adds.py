@@ -27,7 +27,7 @@ from elmokit import load
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from table import replace  # noqa: E402 (the folder is on the path only now)
+import table  # noqa: E402 (the folder is on the path only now)
 
 PAGE = ROOT / "docs" / "what-elmo-adds.md"
 BUNDLED = ROOT / "docs" / "bundled-model.md"
@@ -80,21 +80,13 @@ def main() -> None:
     published = told.page.resolve() == PAGE
     if quick and published:
         raise SystemExit(f"results of --quick do not go into {PAGE.name}: {', '.join(quick)}; name another --page")
-    fill(told.page, tables(found, judged))
+    table.fill(told.page, tables(found, judged))
     if published:
-        fill(BUNDLED, tables_of_bundled(found, load().fingerprint))
+        table.fill(BUNDLED, tables_of_bundled(found, load().fingerprint))
     images = told.page.parent / "images"
     images.mkdir(exist_ok=True)
     for name, picture in pictures(found).items():
         picture.save(str(images / f"adds-{name}.svg"))
-
-
-def fill(page: Path, made: Mapping[str, list[str]]) -> None:
-    """Write tables between their marks."""
-    text = page.read_text(encoding="utf-8")
-    for name, lines in made.items():
-        text = replace(text, name, lines)
-    page.write_text(text, encoding="utf-8")
 
 
 def judges(found: Found, folder: Path) -> Found:

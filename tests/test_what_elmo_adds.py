@@ -411,7 +411,7 @@ def test_the_page_of_the_bundled_model_gets_a_few_of_the_tasks(tmp_path):
     made = what_elmo_adds.tables_of_bundled(found, "a" * 64)
     page = tmp_path / "page.md"
     page.write_text(what_elmo_adds.BUNDLED.read_text())
-    what_elmo_adds.fill(page, made)
+    what_elmo_adds.table.fill(page, made)
     table = page.read_text().split("<!-- tasks -->\n")[1].split("\n<!-- /tasks -->")[0].splitlines()
     assert [row.split(" | ")[0] for row in table[2:-2]] == ["| sentiment, MR"]
     assert "ELMo: bundled (aaaaaaaa). Word" in table[-1]
@@ -426,7 +426,7 @@ def test_the_pages_show_the_results():
     pages = (what_elmo_adds.PAGE, what_elmo_adds.tables(found, judged)), (what_elmo_adds.BUNDLED, of_bundled)
     for page, made in pages:
         text = page.read_text("utf-8")
-        stale = [name for name, lines in made.items() if what_elmo_adds.replace(text, name, lines) != text]
+        stale = [name for name, lines in made.items() if what_elmo_adds.table.replace(text, name, lines) != text]
         assert (page.name, stale) == (page.name, [])
 
 
