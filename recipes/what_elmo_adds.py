@@ -77,7 +77,7 @@ def main() -> None:
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(told.results.glob("*.json"))}
     judged = judges(found, told.results / "judges")
     quick = [name for name, one in found.items() if one["about"]["quick"]]
-    published = told.page.resolve() == PAGE
+    published = told.page.resolve() == PAGE.resolve()
     if quick and published:
         raise SystemExit(f"results of --quick do not go into {PAGE.name}: {', '.join(quick)}; name another --page")
     table.fill(told.page, tables(found, judged))
